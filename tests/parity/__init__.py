@@ -1,0 +1,1 @@
+"""Parity with the reference implementations, case by case from a directory of goldens."""
