@@ -68,7 +68,9 @@ class ClipFormat:
         step = self.pixel_stride * self.patch
         if width < step or height < step or width % step or height % step:
             near = " x ".join(str(max(step, round(side / step) * step)) for side in (width, height))
-            raise ValueError(f"width and height must be multiples of {step}, got {width} x {height}; use {near}")
+            raise ValueError(
+                f"width and height must be multiples of {step}, got {width} x {height}; use {near}"
+            )
         return width, height
 
     def frames_for(self, seconds: float) -> int:

@@ -68,7 +68,9 @@ class ModelConfig:
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
         """Read what `to_json` wrote; an unknown key is a ValueError."""
         _known(cls, data)
-        streams = AV(**data["streams"]).map(lambda d: StreamConfig(**_known(StreamConfig, d) | {"patch": tuple(d["patch"])}))
+        streams = AV(**data["streams"]).map(
+            lambda d: StreamConfig(**_known(StreamConfig, d) | {"patch": tuple(d["patch"])})
+        )
         clip = ClipFormat(**_known(ClipFormat, data["format"]) | {"fps": Fraction(data["format"]["fps"])})
         return cls(**data | {"streams": streams, "format": clip})
 
@@ -80,11 +82,20 @@ def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-WAN_FORMAT = ClipFormat(fps=Fraction(24), sample_rate=44100, audio_stride=1024, video_channels=48, audio_channels=40)
+WAN_FORMAT = ClipFormat(
+    fps=Fraction(24), sample_rate=44100, audio_stride=1024, video_channels=48, audio_channels=40
+)
 OVI_FORMAT = replace(WAN_FORMAT, sample_rate=16000, audio_stride=512, audio_channels=20)
 
 WAN_VIDEO = StreamConfig(
-    width=3072, heads=24, depth=30, ffn_width=14336, in_channels=48, out_channels=48, text_dim=4096, text_len=512
+    width=3072,
+    heads=24,
+    depth=30,
+    ffn_width=14336,
+    in_channels=48,
+    out_channels=48,
+    text_dim=4096,
+    text_len=512,
 )
 UNITALK_VIDEO = replace(WAN_VIDEO, reference="linear", reference_dim=40)
 UNITALK_AUDIO = replace(
@@ -106,12 +117,19 @@ OVI_720 = ModelConfig(
 )
 OVI_960 = replace(OVI_720, markup="ovi-960")
 
-TINY_FORMAT = ClipFormat(fps=Fraction(25), sample_rate=16000, audio_stride=512, video_channels=48, audio_channels=20)
+TINY_FORMAT = ClipFormat(
+    fps=Fraction(25), sample_rate=16000, audio_stride=512, video_channels=48, audio_channels=20
+)
 TINY_VIDEO = replace(
     UNITALK_VIDEO, width=192, heads=6, depth=6, ffn_width=768, text_dim=192, text_len=160,
     reference_dim=20, reference_len=128,
 )  # fmt: skip
 TINY_AUDIO = replace(
-    TINY_VIDEO, in_channels=20, out_channels=20, patch=(1, 1, 1), input="linear", rope_scale=TINY_FORMAT.rope_scale
+    TINY_VIDEO,
+    in_channels=20,
+    out_channels=20,
+    patch=(1, 1, 1),
+    input="linear",
+    rope_scale=TINY_FORMAT.rope_scale,
 )
 TINY = ModelConfig(streams=AV(TINY_VIDEO, TINY_AUDIO), format=TINY_FORMAT, markup="phonemes", shift=3.0)

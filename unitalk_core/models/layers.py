@@ -1,0 +1,136 @@
+"""The layers of one Wan2.2 block, built from an `ops` namespace (torch.nn, or the host's own).
+
+b batch · n tokens · d width · k distinct timesteps
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import StreamConfig
+from .attention import QKV, Attention, merge_heads, split_heads
+from .rope import rotate
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """Shift and scale before a layer, gate after it; each broadcasts over (b, n, d)."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """One stream on its way through the blocks. Modulation is held per distinct timestep, never per token."""
+
+    tokens: Tensor  # (b, n, d)
+    time: Tensor  # (k, d) time embedding, for the head
+    modulation: Tensor  # (k, 6, d)
+    index: Tensor | None  # (b, n) token -> distinct timestep; None: one timestep a sample, k == b
+    turn: Tensor  # (2, n, head_dim / 2) rotary cosines and sines
+    text: Tensor  # (b, text_len, d)
+    reference: Tensor | None  # (b, reference_len, d)
+    key_mask: Tensor | None  # (b, 1, 1, n)
+    dtype: torch.dtype  # of the linear layers; the residual itself is kept in float32
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(k, d) per distinct timestep -> what broadcasts over (b, n, d)."""
+        return values[:, None] if self.index is None else values[self.index]
+
+
+def layer_norm(x: Tensor, eps: float) -> Tensor:
+    return functional.layer_norm(x.float(), x.shape[-1:], eps=eps)
+
+
+class SelfAttention(nn.Module):
+    """q, k, v with full-width RMSNorm before the head split, and the output projection."""
+
+    def __init__(self, config: StreamConfig, ops: Any) -> None:
+        super().__init__()
+        self.heads, width = config.heads, config.width
+        self.q, self.k, self.v, self.o = (ops.Linear(width, width) for _ in range(4))
+        self.norm_q, self.norm_k = (ops.RMSNorm(width, eps=config.eps) for _ in range(2))
+
+    def qkv(self, x: Tensor, turn: Tensor, key_mask: Tensor | None) -> QKV:
+        """(b, n, d) -> rotated queries and keys, plain values."""
+        q = rotate(split_heads(self.norm_q(self.q(x)), self.heads), turn)
+        k = rotate(split_heads(self.norm_k(self.k(x)), self.heads), turn)
+        return QKV(q, k, split_heads(self.v(x), self.heads), key_mask)
+
+
+class CrossAttention(nn.Module):
+    """One query, and a sum of attentions before `o`: text, reference voice, the other stream (Ovi's fusion)."""
+
+    def __init__(self, config: StreamConfig, fusion: bool, ops: Any) -> None:
+        super().__init__()
+        self.heads, width = config.heads, config.width
+        self.q, self.k, self.v, self.o = (ops.Linear(width, width) for _ in range(4))
+        self.norm_q, self.norm_k = (ops.RMSNorm(width, eps=config.eps) for _ in range(2))
+        if config.reference != "none":
+            self.k_ref, self.v_ref = (ops.Linear(width, width) for _ in range(2))
+            self.norm_k_ref = ops.RMSNorm(width, eps=config.eps)
+        if fusion:
+            self.k_fusion, self.v_fusion = (ops.Linear(width, width) for _ in range(2))
+            self.pre_attn_norm_fusion = ops.LayerNorm(width, eps=config.eps)
+            self.norm_k_fusion = ops.RMSNorm(width, eps=config.eps)
+
+    def forward(self, x: Tensor, own: StreamState, other: StreamState | None, attention: Attention) -> Tensor:
+        """x: (b, n, d), normalised tokens of `own`; `other`: the stream to fuse with, or None."""
+        q = split_heads(self.norm_q(self.q(x)), self.heads)
+        out = self._attend(q, self.norm_k(self.k(own.text)), self.v(own.text), attention)
+        if own.reference is not None:
+            k = self.norm_k_ref(self.k_ref(own.reference))
+            out = out + self._attend(q, k, self.v_ref(own.reference), attention)
+        if other is not None:
+            out = out + self._fuse(q, own, other, attention)
+        return self.o(merge_heads(out))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+        return attention(q, split_heads(k, self.heads), split_heads(v, self.heads), None)
+
+    def _fuse(self, q: Tensor, own: StreamState, other: StreamState, attention: Attention) -> Tensor:
+        seen = self.pre_attn_norm_fusion(other.tokens.to(own.dtype))
+        k = rotate(split_heads(self.norm_k_fusion(self.k_fusion(seen)), self.heads), other.turn)
+        v = split_heads(self.v_fusion(seen), self.heads)
+        return attention(rotate(q, own.turn), k, v, other.key_mask)
+
+
+class GatedConv(nn.Module):
+    """Ovi's audio input MLP: w2(silu(w1 x) * w3 x), each a convolution over 7 tokens without bias."""
+
+    KERNEL = 7
+
+    def __init__(self, width: int, ops: Any) -> None:
+        super().__init__()
+        hidden = 256 * -(-(2 * 4 * width // 3) // 256)
+        near = {"kernel_size": self.KERNEL, "padding": self.KERNEL // 2, "bias": False}
+        self.w1, self.w3 = (ops.Conv1d(width, hidden, **near) for _ in range(2))
+        self.w2 = ops.Conv1d(hidden, width, **near)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(functional.silu(self.w1(x)) * self.w3(x))
+
+
+class Head(nn.Module):
+    """Modulated norm and projection to one patch per token."""
+
+    def __init__(self, config: StreamConfig, ops: Any) -> None:
+        super().__init__()
+        pixels = config.patch[0] * config.patch[1] * config.patch[2]
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.empty(1, 2, config.width))
+        self.head = ops.Linear(config.width, pixels * config.out_channels)
+
+    def forward(self, state: StreamState) -> Tensor:
+        """(b, n, d) -> (b, n, patch * channels), channel fastest."""
+        table = self.modulation.to(state.time.device, torch.float32)
+        shift, scale = (state.spread(one) for one in (table + state.time[:, None].float()).unbind(1))
+        x = layer_norm(state.tokens, self.eps) * (1 + scale) + shift
+        return self.head(x.to(state.dtype))

@@ -1,0 +1,146 @@
+"""The joint transformer of UniTalking: two identical Wan2.2 streams and one attention over picture and sound.
+
+Paper: sections 4.2 and 4.4. Sign, time and names are Wan2.2's: velocity = noise - data, timestep = 1000 sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..av import AV
+from ..config import ModelConfig
+from .attention import Attention, Bands, bands_within, sdpa
+from .coupling import COUPLINGS, Joint, bypassed
+from .layers import CrossAttention, StreamState
+from .stream import Block, Stream
+
+RunBlock = Callable[[int, Callable[[AV], AV], AV], AV]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a host or a trainer may put between the lines of `JointDiT.forward`."""
+
+    attention: Attention = sdpa
+    run_block: RunBlock = lambda index, block, state: block(state)  # gradient checkpointing, block patches
+    value_blocks: Collection[int] = ()  # blocks where each token attends to itself only (STG)
+
+
+PLAIN = Hooks()
+
+
+class JointDiT(nn.Module):
+    """Velocity of a clip. A stream that the config or the call leaves out is None throughout."""
+
+    def __init__(self, config: ModelConfig, ops: Any = nn) -> None:
+        super().__init__()
+        self.config = config
+        fusion = config.coupling == "fusion"
+        if config.streams.video is not None:
+            self.video_model = Stream(config.streams.video, fusion, ops)
+        if config.streams.audio is not None:
+            self.audio_model = Stream(config.streams.audio, fusion, ops)
+
+    @property
+    def streams(self) -> AV[Stream | None]:
+        return AV(getattr(self, "video_model", None), getattr(self, "audio_model", None))
+
+    def forward(
+        self,
+        latent: AV[Tensor | None],
+        timestep: AV[Tensor | None],
+        context: AV[Tensor | None],
+        reference: AV[Tensor | None] | None = None,
+        *,
+        lengths: AV[Tensor | None] | None = None,
+        couple: tuple[bool, bool] = (True, True),
+        skip_blocks: Collection[int] = (),
+        hooks: Hooks = PLAIN,
+    ) -> AV[Tensor | None]:
+        """Velocity of both streams, each in the shape of its latent.
+
+        latent: video (b, c, f, h, w), audio (b, c, n). timestep, on the 0..1000 scale: (b,) or one a token (b, n).
+        context: text features (b, len, text_dim). reference: voice latents, time first (b, len, reference_dim);
+        None is the null voice. lengths: (b,) latent frames and audio latents that are real, the rest is padding.
+        couple: (audio_to_video, video_to_audio), what is seen of the other stream (paper: TV2A switches the first
+        off). skip_blocks: blocks left out of both streams (skip-layer guidance).
+        """
+        absent = AV(None, None)
+        streams = self._streams_for(latent)
+        state = streams.map(Stream.embed, latent, timestep, context, reference or absent, lengths or absent)
+        meeting = COUPLINGS[self.config.coupling](couple, self._bands(streams, latent), hooks.attention)
+        for i in range(self.config.streams.present()[0].depth):
+            if i in skip_blocks:
+                continue
+            blocks = streams.map(partial(_block, index=i))
+            meet = bypassed(meeting) if i in hooks.value_blocks else meeting
+            state = hooks.run_block(i, partial(forward_block, blocks, meet), state)
+        return streams.map(Stream.unembed, state, latent)
+
+    def _streams_for(self, latent: AV[Tensor | None]) -> AV[Stream | None]:
+        """The streams this call runs; ValueError for a latent without its stream."""
+        if not latent.present():
+            raise ValueError("both latents are None; give at least one stream")
+        for name in ("video", "audio"):
+            if getattr(latent, name) is not None and getattr(self.streams, name) is None:
+                raise ValueError(f"this model has no {name} stream, but was given a {name} latent")
+        return latent.map(lambda _, stream: stream, self.streams)
+
+    def _bands(self, streams: AV[Stream | None], latent: AV[Tensor | None]) -> AV[Bands] | None:
+        window = self.config.couple_window
+        if window is None or streams.video is None or streams.audio is None:
+            return None
+        times = streams.map(Stream.times, latent)
+        _, rows, columns = streams.video.grid(latent.video)
+        return bands_within(times.video, times.audio, rows * columns, window * self.config.format.video_rate)
+
+
+def forward_block(blocks: AV[Block | None], meeting: Joint, state: AV[StreamState]) -> AV[StreamState]:
+    """One block of both streams; they meet where `meeting` says."""
+    mods = blocks.map(Block.modulations, state)
+    qkv = blocks.map(Block.qkv, state, mods)
+    state = blocks.map(Block.add_attention, state, mods, meeting.attend(qkv))
+    conditioned = partial(Block.add_conditions, attention=meeting.attention)
+    state = blocks.map(conditioned, state, meeting.others(state))
+    return blocks.map(Block.feed_forward, state, mods)
+
+
+def _block(stream: Stream, index: int) -> Block:
+    return stream.blocks[index]
+
+
+@torch.no_grad()
+def initialise(model: JointDiT, seed: int) -> None:
+    """Weights of an untrained model, as Wan and the paper's second condition path start (architecture.md a.3, h.5).
+
+    Heads and `v_ref` are zero: an untrained stream predicts nothing and does not hear the reference.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        _initialise_one(name, parameter, generator)
+    for module in model.modules():
+        if isinstance(module, CrossAttention) and hasattr(module, "v_ref"):
+            module.v_ref.weight.zero_()
+            module.k_ref.weight.copy_(module.k.weight)
+
+
+def _initialise_one(name: str, parameter: Tensor, generator: torch.Generator) -> None:
+    if name.endswith("modulation"):
+        parameter.normal_(0, 1 / math.sqrt(parameter.shape[-1]), generator=generator)
+    elif name.endswith("bias") or name.endswith("head.head.weight"):
+        parameter.zero_()
+    elif parameter.ndim == 1:
+        parameter.fill_(1)
+    elif ".text_embedding." in name or ".time_embedding." in name:
+        parameter.normal_(0, 0.02, generator=generator)
+    else:
+        nn.init.xavier_uniform_(parameter.flatten(1), generator=generator)
+        if "video_model" in name and "_fusion" in name:
+            parameter.div_(10)

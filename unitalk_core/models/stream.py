@@ -1,0 +1,203 @@
+"""One tower of the Wan2.2 trunk: embeddings, blocks, head. Picture and sound are the same class.
+
+b batch · c channels · f latent frames · h, w latent rows, columns · n tokens · d width
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import StreamConfig
+from .attention import QKV, Attention, merge_heads
+from .layers import CrossAttention, GatedConv, Head, Modulation, SelfAttention, StreamState, layer_norm
+from .rope import grid_positions, rope_angles, rotation, sinusoid, time_positions
+
+
+class Block(nn.Module):
+    """adaLN -> self-attention -> cross-attention -> FFN. The attention itself is called by the joint model."""
+
+    def __init__(self, config: StreamConfig, fusion: bool, ops: Any) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.empty(1, 6, config.width))
+        self.self_attn = SelfAttention(config, ops)
+        self.norm3 = ops.LayerNorm(config.width, eps=config.eps)
+        self.cross_attn = CrossAttention(config, fusion, ops)
+        self.ffn = nn.Sequential(
+            ops.Linear(config.width, config.ffn_width),
+            nn.GELU(approximate="tanh"),
+            ops.Linear(config.ffn_width, config.width),
+        )
+
+    def modulations(self, state: StreamState) -> tuple[Modulation, Modulation]:
+        """For self-attention and for the FFN, summed per distinct timestep in float32."""
+        table = self.modulation.to(state.modulation.device, torch.float32) + state.modulation.float()
+        parts = [state.spread(one) for one in table.unbind(1)]
+        return Modulation(*parts[:3]), Modulation(*parts[3:])
+
+    def qkv(self, state: StreamState, mods: tuple[Modulation, Modulation]) -> QKV:
+        x = self._modulated(state, mods[0])
+        return self.self_attn.qkv(x, state.turn, state.key_mask)
+
+    def add_attention(
+        self, state: StreamState, mods: tuple[Modulation, Modulation], attended: Tensor
+    ) -> StreamState:
+        out = self.self_attn.o(merge_heads(attended))
+        return replace(state, tokens=state.tokens + mods[0].gate * out)
+
+    def add_conditions(
+        self, state: StreamState, other: StreamState | None, attention: Attention
+    ) -> StreamState:
+        """Cross-attention has no gate and no modulation."""
+        x = self.norm3(state.tokens.to(state.dtype))
+        return replace(state, tokens=state.tokens + self.cross_attn(x, state, other, attention))
+
+    def feed_forward(self, state: StreamState, mods: tuple[Modulation, Modulation]) -> StreamState:
+        out = self.ffn(self._modulated(state, mods[1]))
+        return replace(state, tokens=state.tokens + mods[1].gate * out)
+
+    def _modulated(self, state: StreamState, mod: Modulation) -> Tensor:
+        return (layer_norm(state.tokens, self.eps) * (1 + mod.scale) + mod.shift).to(state.dtype)
+
+
+class Stream(nn.Module):
+    """Latent -> tokens -> blocks -> velocity of one modality. Key names: Wan2.2 (reference file wan/modules/model.py)."""
+
+    def __init__(self, config: StreamConfig, fusion: bool = False, ops: Any = nn) -> None:
+        super().__init__()
+        self.config, width = config, config.width
+        self.patch_embedding = _input_layer(config, ops)
+        self.text_embedding = nn.Sequential(
+            ops.Linear(config.text_dim, width), nn.GELU(approximate="tanh"), ops.Linear(width, width)
+        )
+        self.time_embedding = nn.Sequential(
+            ops.Linear(config.freq_dim, width), nn.SiLU(), ops.Linear(width, width)
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(width, 6 * width))
+        if config.reference != "none":
+            self.reference_embedding = _reference_layer(config, ops)
+        self.blocks = nn.ModuleList(Block(config, fusion, ops) for _ in range(config.depth))
+        self.head = Head(config, ops)
+
+    def embed(
+        self,
+        latent: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        reference: Tensor | None = None,
+        length: Tensor | None = None,
+    ) -> StreamState:
+        """latent: (b, c, f, h, w) or (b, c, n); timestep: (b,) or (b, tokens); context: (b, len, text_dim);
+        reference: (b, len, reference_dim) or None; length: (b,) valid latent frames or audio latents."""
+        tokens = self._tokens(latent)
+        values, index = _distinct(timestep, tokens)
+        time = self.time_embedding(sinusoid(values, self.config.freq_dim).to(tokens.dtype))
+        return StreamState(
+            tokens=tokens,
+            time=time,
+            modulation=self.time_projection(time).unflatten(1, (6, -1)),
+            index=index,
+            turn=self._turn(latent),
+            text=self.text_embedding(_padded(context, self.config.text_len, "text")),
+            reference=self._reference(reference, tokens),
+            key_mask=_key_mask(length, tokens.shape[1], latent.shape[2]),
+            dtype=tokens.dtype,
+        )
+
+    def unembed(self, state: StreamState, like: Tensor) -> Tensor:
+        """Velocity in the shape of the latent `like`."""
+        patches = self.head(state)
+        if like.ndim == 3:
+            return rearrange(patches, "b n c -> b c n")
+        frames, rows, columns = self.grid(like)
+        t, p, q = self.config.patch
+        sizes = {"f": frames, "h": rows, "w": columns, "t": t, "p": p, "q": q}
+        return rearrange(patches, "b (f h w) (t p q c) -> b c (f t) (h p) (w q)", **sizes)
+
+    def grid(self, latent: Tensor) -> tuple[int, int, int]:
+        """Tokens along (time, rows, columns); ValueError if the latent does not split into patches."""
+        sizes = (*latent.shape[2:], 1, 1)[:3]
+        if any(size % patch for size, patch in zip(sizes, self.config.patch, strict=True)):
+            raise ValueError(f"latent {tuple(sizes)} does not split into patches of {self.config.patch}")
+        return tuple(size // patch for size, patch in zip(sizes, self.config.patch, strict=True))
+
+    def times(self, latent: Tensor) -> Tensor:
+        """Position on the shared clock of each step in time, in latent frames."""
+        count = self.grid(latent)[0]
+        return torch.arange(count, dtype=torch.float64) * self.config.rope_scale
+
+    def _tokens(self, latent: Tensor) -> Tensor:
+        if latent.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"latent has {latent.shape[1]} channels, this stream takes {self.config.in_channels}"
+            )
+        self.grid(latent)
+        if self.config.input == "linear":
+            return self.patch_embedding(latent.transpose(1, 2))
+        return self.patch_embedding(latent).flatten(2).transpose(1, 2)
+
+    def _turn(self, latent: Tensor) -> Tensor:
+        grid, scale = self.grid(latent), self.config.rope_scale
+        if latent.ndim == 3:
+            positions = time_positions(grid[0], scale, latent.device)
+        else:
+            positions = grid_positions(*grid, device=latent.device)
+        return rotation(rope_angles(positions, self.config.width // self.config.heads))
+
+    def _reference(self, reference: Tensor | None, tokens: Tensor) -> Tensor | None:
+        """No reference is the null voice: zero latents. One of them stands for all, since equal keys average out."""
+        if self.config.reference == "none":
+            return None
+        if reference is None:
+            null = tokens.new_zeros(len(tokens), 1, self.config.reference_dim)
+            return self.reference_embedding(null)
+        return self.reference_embedding(_padded(reference, self.config.reference_len, "reference"))
+
+
+def _input_layer(config: StreamConfig, ops: Any) -> nn.Module:
+    if config.input == "linear":
+        return ops.Linear(config.in_channels, config.width)
+    if config.input == "conv":
+        conv = ops.Conv1d(config.in_channels, config.width, GatedConv.KERNEL, padding=GatedConv.KERNEL // 2)
+        return nn.Sequential(conv, nn.SiLU(), GatedConv(config.width, ops))
+    return ops.Conv3d(config.in_channels, config.width, config.patch, stride=config.patch)
+
+
+def _reference_layer(config: StreamConfig, ops: Any) -> nn.Module:
+    size, width = config.reference_dim, config.width
+    if config.reference == "linear":
+        return ops.Linear(size, width)
+    return nn.Sequential(
+        ops.LayerNorm(size), ops.Linear(size, size), nn.GELU(), ops.Linear(size, width), ops.LayerNorm(width)
+    )
+
+
+def _distinct(timestep: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Distinct timesteps (k,) and which one each token has (b, n), or None if each sample has its own one."""
+    if timestep.ndim == 1:
+        return timestep.expand(len(tokens)), None
+    if timestep.shape != tokens.shape[:2]:
+        raise ValueError(
+            f"timestep {tuple(timestep.shape)} must be (b,) or (b, n) = {tuple(tokens.shape[:2])}"
+        )
+    return torch.unique(timestep, return_inverse=True)
+
+
+def _padded(rows: Tensor, length: int, what: str) -> Tensor:
+    """Zero rows up to the fixed length; they stay unmasked, as in Wan."""
+    if rows.shape[1] > length:
+        raise ValueError(f"{what} has {rows.shape[1]} tokens, this model takes at most {length}")
+    return functional.pad(rows, (0, 0, 0, length - rows.shape[1]))
+
+
+def _key_mask(length: Tensor | None, tokens: int, steps: int) -> Tensor | None:
+    if length is None:
+        return None
+    valid = length[:, None] * (tokens // steps)
+    return (torch.arange(tokens, device=length.device) < valid)[:, None, None]
