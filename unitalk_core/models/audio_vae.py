@@ -1,7 +1,7 @@
 """The MMAudio VAE: log-mel <-> latent, 1-D convolutions that keep the magnitude of their input (EDM2).
 
-Key names are MMAudio's. The module holds *folded* weights, each output row of a convolution at norm 1, and runs
-plain convolutions; `fold` makes them from the raw weights of a checkpoint. Training keeps them so by
+Key names are MMAudio's. The module holds *folded* weights, each output row of a convolution at norm 1, and
+runs plain convolutions; `fold` makes them from the raw weights of a checkpoint. Training keeps them so by
 `project_weights` after each step.
 
 b batch · c channels · t mel frames · n latents (t / stride) · mels
@@ -28,7 +28,7 @@ BALANCE = 0.3  # share of the residual branch in a sum
 
 @dataclass(frozen=True, kw_only=True)
 class AudioVAEConfig(StoredConfig):
-    """Sizes of the VAE. `latent_mean`, `latent_std`: one value a channel to standardise by; empty = identity."""
+    """Sizes of the VAE. `latent_mean`, `latent_std`: a value per channel to standardise by, or nothing."""
 
     mels: int
     latent_channels: int
@@ -160,7 +160,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Raw latent (b, c, n) -> normalised mel (b, mels, t). Numbered like the encoder's, its levels run backwards."""
+    """Raw latent (b, c, n) -> normalised mel (b, mels, t). Levels are numbered like the encoder's."""
 
     def __init__(self, config: AudioVAEConfig, ops: Any) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """One head over time. Rows of `qkv` are interleaved: query, key and value of channel c are 3c, 3c+1, 3c+2."""
+    """One head over time. Rows of `qkv` interleave: query, key and value of channel c are 3c, 3c+1, 3c+2."""
 
     def __init__(self, width: int, ops: Any) -> None:
         super().__init__()
@@ -285,8 +285,8 @@ def mp_sum(a: Tensor, b: Tensor) -> Tensor:
 def fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint's raw weights -> the weights that this module holds, under the same names, in float32.
 
-    Each output row w of n numbers becomes w / (1e-4 + |w| / sqrt(n)) / sqrt(n) (EDM2). Already folded weights are
-    a ValueError, since folding them again would silently shrink them.
+    Each output row w of n numbers becomes w / (1e-4 + |w| / sqrt(n)) / sqrt(n) (EDM2). Weights that
+    are folded already are a ValueError, since folding them again would silently shrink them.
     """
     if is_folded(tensors):
         raise ValueError("the audio VAE's weights are folded already; use them as they are")
@@ -295,7 +295,7 @@ def fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_folded(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the rows of the residual blocks' weights have norm 1, as `fold` leaves them (raw rows: sqrt(n))."""
+    """Whether the rows of the residual blocks' weights have norm 1, as `fold` leaves them."""
     blocks = [one.float() for name, one in tensors.items() if re.search(r"block.*\.conv[12]\.weight$", name)]
     return bool(blocks) and all((_row_norm(one) - 1).abs().max() < 0.05 for one in blocks)
 

@@ -35,9 +35,8 @@ class MelConfig(StoredConfig):
         if self.n_fft % self.hop:
             raise ValueError(f"hop {self.hop} must divide n_fft {self.n_fft}")
         if not 0 <= self.low < self.high <= self.sample_rate / 2:
-            raise ValueError(
-                f"mel range {self.low:g}..{self.high:g} Hz must lie within 0..{self.sample_rate / 2:g} Hz"
-            )
+            legal = f"0..{self.sample_rate / 2:g} Hz"
+            raise ValueError(f"mel range must lie within {legal}, got {self.low:g}..{self.high:g} Hz")
 
 
 MEL_16K = MelConfig(sample_rate=16000, n_fft=1024, hop=256, mels=80, high=8000.0, log="log10")

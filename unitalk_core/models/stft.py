@@ -1,4 +1,4 @@
-"""Short-time Fourier transform whose frame k is centred on samples k*hop .. (k+1)*hop: t frames <-> t*hop samples.
+"""Short-time Fourier transform with a frame centred on every whole hop: t frames <-> t * hop samples.
 
 b batch · n samples · t frames · k frequency bins (n_fft / 2 + 1)
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import Any, Self
+from typing import Any, TypeVar
+
+Config = TypeVar("Config", bound="StoredConfig")
 
 
 class StoredConfig:
@@ -13,7 +15,7 @@ class StoredConfig:
         return asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls: type[Config], data: dict[str, Any]) -> Config:
         """Read what `to_json` wrote; a field that does not exist is a ValueError."""
         unknown = sorted(data.keys() - {f.name for f in fields(cls)})  # type: ignore[arg-type]
         if unknown:

@@ -47,7 +47,7 @@ VOCOS_TINY = VocosConfig(mels=80, n_fft=1024, hop=256)
 class Vocos(nn.Module):
     """Log-mel (b, mels, t) -> waveform (b, t * hop).
 
-    The magnitude starts from `skip`, a linear map of the log-mel; the trunk corrects it and gives each bin its phase.
+    The magnitude starts from `skip`, a linear map of the log-mel; the trunk corrects it and gives the phases.
     """
 
     def __init__(self, config: VocosConfig, ops: Any = nn) -> None:
@@ -78,7 +78,7 @@ class Vocos(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Depthwise convolution over time, then a pointwise MLP; residual, scaled by `gamma`. (b, t, d) -> same"""
+    """Depthwise convolution over time, pointwise MLP, residual scaled by `gamma`. (b, t, d) -> same"""
 
     def __init__(self, config: VocosConfig, ops: Any) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class ConvNeXt(nn.Module):
 
 @torch.no_grad()
 def start_from_mel(vocos: Vocos, mel: MelConfig) -> None:
-    """Set `skip` to read the magnitude off the mel, and the trunk's correction of it to none: where training begins."""
+    """Where training begins: `skip` reads the magnitude off the mel, and the trunk does not correct it."""
     basis = mel_basis(mel)
     share = basis.T / basis.T.sum(1, keepdim=True).clamp(min=1e-6)  # (k, mels)
     to_natural = 1.0 if mel.log == "ln" else float(torch.tensor(10.0).log())
