@@ -1,0 +1,28 @@
+# One door per job. The environment is made once in .venv and again only when its recipe changes.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+SAY    ?= the morning train goes over the river and into the city
+TESTS  ?= tests
+
+.PHONY: test demo lint clean
+
+test: lint
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+demo: $(STAMP)
+	mkdir -p out
+	$(BIN)/python -m unitalk_core sample --model tiny --say "$(SAY)" --seed 1 --out out/demo.mp4
+
+$(STAMP): pyproject.toml requirements.txt constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt torch --editable ".[train,data,eval,test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) out .pytest_cache .ruff_cache
