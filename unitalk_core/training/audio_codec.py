@@ -1,0 +1,274 @@
+"""Train the small audio codec from waveforms: the mel VAE, then the vocoder. Plain loops, no discriminator.
+
+Both need only waveforms (mono, at the mel's sample rate, at least one crop long) and a budget, and return the
+averaged weights. The vocoder should be given the VAE, so that it learns from decoded mels too.
+
+b batch · n samples · t frames · mels · k frequency bins
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..models.audio_vae import AUDIO_VAE_TINY, AudioVAE, AudioVAEConfig, project_weights
+from ..models.mel import MEL_16K, Mel, MelConfig
+from ..models.stft import stft
+from ..models.vocos import VOCOS_TINY, Vocos, VocosConfig, start_from_mel
+
+log = logging.getLogger("unitalk")
+
+OnStep = Callable[[int, dict[str, float]], None]
+RESOLUTIONS = ((2048, 512), (1024, 256), (512, 128), (256, 64))  # n_fft, hop of the vocoder's losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long to train, and with what: either `steps` or `minutes`, which depends on the machine's speed."""
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 16
+    frames: int = 64  # mel frames of one crop
+    learning_rate: float = 1e-3
+    warmup: float = 0.02  # share of the budget
+    average: float = 0.999  # of the weights, per step
+    seed: int = 0
+    autocast: bool = True  # bfloat16 in the network, float32 in the losses
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError(
+                f"a budget is steps or minutes, got steps {self.steps} and minutes {self.minutes}"
+            )
+
+    def progress(self) -> Iterator[float]:
+        """0 at the first step, towards 1 at the last; ends when the budget is spent."""
+        if self.steps is not None:
+            yield from (i / self.steps for i in range(self.steps))
+            return
+        start = time.monotonic()
+        while (share := (time.monotonic() - start) / (60 * self.minutes)) < 1:
+            yield share
+
+    def rate(self, progress: float) -> float:
+        """Learning rate: linear warm-up, then half a cosine to zero."""
+        return (
+            self.learning_rate
+            * min(1.0, (progress + 1e-3) / self.warmup)
+            * (1 + math.cos(math.pi * progress))
+            / 2
+        )
+
+
+def train_mel_vae(
+    waveforms: Sequence[Tensor],
+    config: AudioVAEConfig = AUDIO_VAE_TINY,
+    budget: Budget | None = None,
+    *,
+    mel: MelConfig = MEL_16K,
+    kl: float = 3e-3,
+    on_step: OnStep | None = None,
+) -> AudioVAE:
+    """Fit mel -> latent -> mel to `waveforms` (each (n,)). Its config then carries the latents' statistics.
+
+    Loss: L1 of the standardised log-mel plus `kl` times the divergence from a unit normal, both per element.
+    `on_step(i, losses)` sees "mel" in the mel's own log units.
+    """
+    budget = budget or Budget(minutes=3)
+    crops = Crops(waveforms, mel.hop * budget.frames, budget.seed)
+    to_mel, vae = Mel(mel), AudioVAE(config)
+    _standardise(vae, to_mel(crops.draw(256)))
+    _start(vae, budget.seed)
+
+    def losses() -> dict[str, Tensor]:
+        target = to_mel(crops.draw(budget.batch))
+        with _autocast(budget):
+            mean, log_variance = vae.posterior(target)
+            noise = torch.randn(mean.shape, generator=crops.generator)
+            decoded = vae.decode_raw(mean + noise * (0.5 * log_variance).exp())
+        mean, log_variance = mean.float(), log_variance.float()
+        error = (decoded.float() - target).abs()
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return {
+            "loss": (error / vae.data_std).mean() + kl * divergence,
+            "mel": error.mean(),
+            "kl": divergence,
+        }
+
+    trained = _fit(vae, budget, losses, on_step, after=project_weights)
+    return _with_statistics(trained, to_mel(crops.draw(256)))
+
+
+def train_vocos(
+    waveforms: Sequence[Tensor],
+    config: VocosConfig = VOCOS_TINY,
+    budget: Budget | None = None,
+    *,
+    mel: MelConfig = MEL_16K,
+    vae: AudioVAE | None = None,
+    on_step: OnStep | None = None,
+) -> Vocos:
+    """Fit mel -> waveform to `waveforms` (each (n,)). With `vae`, half of each batch is decoded mels.
+
+    Loss: L1 log-mel, multi-resolution STFT magnitudes, and phase differences along time and frequency.
+    """
+    budget = budget or Budget(minutes=6)
+    crops = Crops(waveforms, mel.hop * budget.frames, budget.seed)
+    to_mel, vocos = Mel(mel), Vocos(config)
+    _start(vocos, budget.seed)
+    start_from_mel(vocos, mel)
+
+    def losses() -> dict[str, Tensor]:
+        waveform = crops.draw(budget.batch)
+        target = to_mel(waveform)
+        with _autocast(budget):
+            made = vocos(_half_decoded(target, vae))
+        parts = {"mel": (to_mel(made) - target).abs().mean()} | spectral_losses(made, waveform)
+        return {"loss": sum(WEIGHTS[name] * part for name, part in parts.items())} | parts
+
+    return _fit(vocos, budget, losses, on_step)
+
+
+WEIGHTS = {"mel": 4.0, "magnitude": 1.0, "convergence": 0.5, "phase": 0.5}
+
+
+def spectral_losses(made: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Means over `RESOLUTIONS`, waveforms (b, n): "magnitude" L1 of logs, "convergence" relative L2, "phase".
+
+    "phase" compares phase *differences* between neighbouring frames and bins where the target is loud: a common
+    offset, which a mel does not determine, costs nothing.
+    """
+    parts: dict[str, list[Tensor]] = {"magnitude": [], "convergence": [], "phase": []}
+    for n_fft, hop in RESOLUTIONS:
+        ours, theirs = stft(made, n_fft, hop), stft(target, n_fft, hop)
+        loud, want = _magnitude(ours), _magnitude(theirs)
+        parts["magnitude"].append((loud.clamp(min=1e-3).log() - want.clamp(min=1e-3).log()).abs().mean())
+        parts["convergence"].append((loud - want).square().mean().sqrt() / want.square().mean().sqrt())
+        parts["phase"].append(_turn(ours, theirs, -1) + _turn(ours, theirs, -2))
+    return {name: torch.stack(values).mean() for name, values in parts.items()}
+
+
+def _turn(ours: Tensor, theirs: Tensor, dim: int) -> Tensor:
+    """1 - cos of the difference in phase advance along `dim`, weighted by how loud the target is there."""
+    a, b = _advance(ours, dim), _advance(theirs, dim)
+    weight = b.detach().abs().sqrt()
+    cosine = (a * b.conj()).real / (_magnitude(a) * _magnitude(b))
+    return (weight * (1 - cosine)).sum() / weight.sum().clamp(min=1e-6)
+
+
+def _advance(spectrum: Tensor, dim: int) -> Tensor:
+    size = spectrum.shape[dim] - 1
+    return spectrum.narrow(dim, 1, size) * spectrum.narrow(dim, 0, size).conj()
+
+
+def _magnitude(spectrum: Tensor) -> Tensor:
+    return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+
+
+@dataclass
+class Crops:
+    """Random pieces of equal length, clips drawn in proportion to what they hold of it."""
+
+    waveforms: Sequence[Tensor]
+    samples: int
+    seed: int
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.waveforms = [one for one in self.waveforms if len(one) >= self.samples]
+        if not self.waveforms:
+            raise ValueError(f"no waveform has the {self.samples} samples of one crop")
+        self.generator = torch.Generator("cpu").manual_seed(self.seed)
+        self.places = torch.tensor([len(one) - self.samples + 1 for one in self.waveforms]).double()
+
+    def draw(self, count: int) -> Tensor:
+        """(count, samples)"""
+        clips = torch.multinomial(self.places, count, replacement=True, generator=self.generator).tolist()
+        starts = (torch.rand(count, generator=self.generator).double() * self.places[clips]).long().tolist()
+        return torch.stack(
+            [self.waveforms[c][s : s + self.samples].float() for c, s in zip(clips, starts, strict=True)]
+        )
+
+
+def _fit(
+    model: nn.Module,
+    budget: Budget,
+    losses: Callable[[], dict[str, Tensor]],
+    on_step: OnStep | None,
+    after: Callable[[nn.Module], None] | None = None,
+) -> nn.Module:
+    """Minimise losses()["loss"] with AdamW and return the average of the weights along the way."""
+    averaged = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
+    for i, progress in enumerate(budget.progress()):
+        optimizer.param_groups[0]["lr"] = budget.rate(progress)
+        parts = losses()
+        if not parts["loss"].isfinite():
+            raise ValueError(
+                f"the loss of {type(model).__name__} is not finite at step {i}; lower the learning rate"
+            )
+        optimizer.zero_grad()
+        parts["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if after is not None:
+            after(model)
+        _average(averaged, model, min(budget.average, (i + 1) / (i + 10)))
+        if on_step is not None:
+            on_step(i, {name: part.item() for name, part in parts.items()})
+    if after is not None:
+        after(averaged)
+    return averaged.eval()
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
+    for mine, new in zip(averaged.parameters(), model.parameters(), strict=True):
+        mine.lerp_(new, 1 - keep)
+
+
+@torch.no_grad()
+def _standardise(vae: AudioVAE, mels: Tensor) -> None:
+    """Set the VAE's mean and deviation of each mel to those of `mels` (b, mels, t)."""
+    vae.data_mean.copy_(mels.mean((0, 2), keepdim=True))
+    vae.data_std.copy_(mels.std((0, 2), keepdim=True).clamp(min=0.05))
+
+
+@torch.no_grad()
+def _start(model: nn.Module, seed: int) -> None:
+    """Draw the weight matrices from normals of unit row norm, from `seed` alone; biases are zero."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for name, one in model.named_parameters():
+        if one.dim() > 1:
+            one.normal_(generator=generator).div_(math.sqrt(one[0].numel()))
+        elif name.endswith("bias"):
+            one.zero_()
+
+
+@torch.no_grad()
+def _half_decoded(mel: Tensor, vae: AudioVAE | None) -> Tensor:
+    if vae is None:
+        return mel
+    half = len(mel) // 2
+    return torch.cat((mel[:half], vae.decode_raw(vae.posterior(mel[half:])[0])))
+
+
+@torch.no_grad()
+def _with_statistics(vae: AudioVAE, mels: Tensor) -> AudioVAE:
+    mean, _ = vae.posterior(mels)
+    statistics = {"latent_mean": mean.mean((0, 2)), "latent_std": mean.std((0, 2))}
+    vae.config = replace(vae.config, **{name: tuple(one.tolist()) for name, one in statistics.items()})
+    log.info("latent deviations %.2f to %.2f", min(vae.config.latent_std), max(vae.config.latent_std))
+    return vae
+
+
+def _autocast(budget: Budget) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast)
