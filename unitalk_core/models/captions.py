@@ -1,0 +1,22 @@
+"""The closed vocabulary of the miniature's captions: what a face and a voice can be. Pure data.
+
+The order is part of the stored vocabulary: add new words at the end of CAPTION_WORDS only.
+"""
+
+from __future__ import annotations
+
+PEOPLE = ("woman", "man")
+SKINS = ("light", "tan", "brown", "dark")
+HAIR_STYLES = ("short", "long", "curly", "spiky", "bun", "ponytail", "bald")
+HAIR_COLOURS = ("black", "brown", "blonde", "red", "grey", "white")
+BACKGROUNDS = ("blue", "green", "yellow", "pink", "grey", "purple", "orange", "teal")
+PITCHES = ("deep", "low", "medium", "high")
+SPEEDS = ("slow", "calm", "steady", "quick", "fast")
+SEXES = ("male", "female")
+GRAMMAR = ("a", "with", "skin", "hair", "in", "and", "glasses", "background", "voice")
+
+CAPTION_WORDS: tuple[str, ...] = tuple(
+    dict.fromkeys(
+        (*PEOPLE, *SKINS, *HAIR_STYLES, *HAIR_COLOURS, *BACKGROUNDS, *PITCHES, *SPEEDS, *SEXES, *GRAMMAR)
+    )
+)
