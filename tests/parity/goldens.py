@@ -1,13 +1,13 @@
 """Golden cases: outputs of the reference implementations, with their weights, inputs and tolerances.
 
-A directory holds `index.json` and the safetensors files it names (or the same files as `.xz`). `UNITALK_GOLDENS`
-names another directory than the one beside this file. A parity test looks like this:
+A directory holds `index.json` and the safetensors files it names (or the same files as `.xz`).
+`UNITALK_GOLDENS` names another directory than the one beside this file. A parity test looks like this:
 
     @cases("mmaudio_mel")
     def test_mel(case):
         check(case, {"out.mel": ...})
 
-`check` fails for every `out.*` tensor of the case that is neither given nor listed in `unchecked` with a reason.
+`check` fails for every `out.*` tensor of the case that is neither given nor in `unchecked` with a reason.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _unpacked() -> tempfile.TemporaryDirectory[str]:
 
 
 def _plain(path: Path) -> Path:
-    """`path`, or what is packed in `path`.xz unpacked for the rest of this run; FileNotFoundError if neither is there."""
+    """`path`, or `path`.xz unpacked for the rest of this run; FileNotFoundError if neither is there."""
     if path.is_file():
         return path
     packed = path.with_name(path.name + ".xz")
@@ -91,15 +91,15 @@ class Case:
 
     @cached_property
     def weights_path(self) -> Path:
-        """The weights file, under the reference's own names: this case's, else the one its notes or a twin name."""
+        """Under the reference's own names: this case's file, else the one its notes name, else its twin's."""
         if file := self.record["files"].get("weights"):
             return _plain(self.folder / file["file"])
         if named := re.search(r"[\w.+-]+\.weights\.safetensors", self.record.get("notes") or ""):
             return _plain(self.folder / named[0])
         for twin in all_cases(self.record["component"]):
-            if twin.config == self.config and twin.record["seed"] == self.record["seed"]:
-                if file := twin.record["files"].get("weights"):
-                    return _plain(self.folder / file["file"])
+            same = twin.config == self.config and twin.record["seed"] == self.record["seed"]
+            if same and "weights" in twin.record["files"]:
+                return twin.weights_path
         raise FileNotFoundError(f"{self.name} has no weights file, its notes name none, and no twin has one")
 
     def outputs(self) -> list[str]:
