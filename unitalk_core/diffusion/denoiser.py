@@ -1,0 +1,120 @@
+"""What a sampler calls: the network, its conditions and the kept parts of a clip as `denoise(x, sigma)`.
+
+b batch · c channels · f latent frames · h, w latent rows, columns · n audio latents or tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+from einops import reduce
+from torch import Tensor
+
+from ..av import AV
+from .guidance import CFG
+from .path import velocity_to_denoised
+from .schedules import timesteps
+
+Latents = AV[Tensor | None]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """context: text features (b, len, text_dim); reference: voice latents (b, len, reference_dim) or None."""
+
+    context: Latents
+    reference: Latents | None = None
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """Velocity model -> denoised, with guidance and with parts of the clip kept.
+
+    model: a JointDiT, or anything called like it. denoise_mask: 1 = generate, 0 = keep, (b, 1, f, h, w)
+    and (b, 1, n), any axis may be 1; None = generate all. Kept parts of `clean` replace the input;
+    their tokens get timestep mask * t. The result is not masked: at the end the caller calls `keep`.
+    integer_timesteps: cut the timestep off after the point, as the UniPC and DPM++ of Wan and Ovi do.
+    patch: latents per token (f, h, w). dtype: what the network computes in; None = that of x.
+    """
+
+    model: Callable[..., Latents]
+    cond: Conditioning
+    uncond: Conditioning | None = None
+    guidance: CFG | None = None
+    clean: Latents | None = None
+    denoise_mask: Latents | None = None
+    couple: tuple[bool, bool] = (True, True)
+    integer_timesteps: bool = False
+    skip_blocks_uncond: Collection[int] = ()
+    patch: tuple[int, int, int] = (1, 2, 2)
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if self._guided and self.uncond is None:
+            raise ValueError(f"guidance {self.guidance} needs uncond, got None")
+        if self.denoise_mask is not None and self.clean is None:
+            raise ValueError("denoise_mask keeps parts of a clip, but clean is None")
+
+    def __call__(self, x: Latents, sigma: Tensor) -> Latents:
+        """The data that `x` is on the way to at noise level `sigma`."""
+        x = self.keep(x)
+        timestep = self._timestep(x, sigma)
+        velocity = self._velocity(x, timestep, self.cond, ())
+        if self._guided:
+            uncond = self._velocity(x, timestep, self.uncond, self.skip_blocks_uncond)
+            velocity = self.guidance.combine(velocity, uncond)
+        return x.map(lambda one, v: velocity_to_denoised(one, v, sigma.to(one)), velocity)
+
+    def keep(self, x: Latents) -> Latents:
+        """`x` with the kept parts of the clip in its place."""
+        if self.denoise_mask is None:
+            return x
+        return x.map(_kept, self.clean, self.denoise_mask)
+
+    @property
+    def _guided(self) -> bool:
+        return self.guidance is not None and self.guidance.needs_uncond
+
+    def _timestep(self, x: Latents, sigma: Tensor) -> Latents:
+        value = timesteps(sigma, self.integer_timesteps).float()
+        whole = x.map(lambda one: value.to(one.device).expand(len(one)))
+        if self.denoise_mask is None:
+            return whole
+        return x.map(
+            lambda one, mask, t: t if mask is None else token_timesteps(mask, t, one.shape, self.patch),
+            self.denoise_mask,
+            whole,
+        )
+
+    def _velocity(self, x: Latents, timestep: Latents, given: Conditioning, skip: Collection[int]) -> Latents:
+        cast = x.map(lambda one: one if self.dtype is None else one.to(self.dtype))
+        context = cast.map(lambda one, rows: rows.to(one), given.context)
+        reference = given.reference
+        if reference is not None:
+            reference = cast.map(lambda one, rows: None if rows is None else rows.to(one), reference)
+        velocity = self.model(cast, timestep, context, reference, couple=self.couple, skip_blocks=skip)
+        return velocity.map(lambda v, one: v.to(one.dtype), x)
+
+
+def token_timesteps(
+    mask: Tensor, timestep: Tensor, latent: torch.Size, patch: tuple[int, int, int] = (1, 2, 2)
+) -> Tensor:
+    """(b, n): mask * timestep for each token of a latent (b, c, f, h, w) or (b, c, n); timestep (b,).
+
+    A token is generated as far as the most generated latent in its patch.
+    """
+    mask = mask[:, :1].to(timestep).expand(latent[0], 1, *latent[2:])
+    if mask.ndim == 3:
+        return mask[:, 0] * timestep[:, None]
+    f, h, w = patch
+    tokens = reduce(mask, "b 1 (f t) (h p) (w q) -> b (f h w)", "max", t=f, p=h, q=w)
+    return tokens * timestep[:, None]
+
+
+def _kept(x: Tensor, clean: Tensor | None, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return x
+    mask = mask.to(x)
+    return mask * x + (1 - mask) * clean.to(x)
