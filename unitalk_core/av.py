@@ -38,7 +38,8 @@ class AV(Generic[T]):
 class ClipFormat:
     """What a clip of one model looks like, in pixels, samples and latents.
 
-    Wan2.2 VAE: 4 x 16 x 16 pixels per latent. MMAudio VAE: 512 samples per latent at 16 kHz, 1024 at 44.1 kHz.
+    Wan2.2 VAE: 4 x 16 x 16 pixels per latent. MMAudio VAE: 512 samples per latent at 16 kHz, 1024 at
+    44.1 kHz.
     """
 
     fps: Fraction
@@ -85,7 +86,7 @@ class ClipFormat:
         return (self.check_frames(frames) - 1) // self.frame_stride + 1
 
     def audio_latents(self, frames: int) -> int:
-        """Audio latents that fit whole into `frames` of picture: 217 for 121 frames at 24 fps and 44.1 kHz."""
+        """Audio latents that fit whole into `frames` of picture: 217 for 121 at 24 fps and 44.1 kHz."""
         return int(frames * self.sample_rate / (self.fps * self.audio_stride))
 
     def samples(self, frames: int) -> int:
@@ -108,7 +109,7 @@ class ClipFormat:
 
     @property
     def video_rate(self) -> float:
-        """Latent frames per second of the longest clip: 31 / (121 / 24) = 6.148760 for Wan2.2 (Ovi's rule)."""
+        """Latent frames per second of the longest clip (Ovi's rule): 31 / (121 / 24) = 6.148760 for Wan2.2."""
         return float(self.latent_frames(self.max_frames) / (self.max_frames / self.fps))
 
     @property
@@ -119,7 +120,10 @@ class ClipFormat:
 
 @dataclass(frozen=True)
 class Clip:
-    """A finished clip. frames: (f, h, w, 3) float in 0..1 or None; waveform: (channels, samples) in -1..1 or None."""
+    """A finished clip, one part of which may be None.
+
+    frames: (f, h, w, 3) float in 0..1; waveform: (channels, samples) in -1..1.
+    """
 
     frames: Tensor | None
     waveform: Tensor | None
@@ -134,7 +138,7 @@ class Clip:
 
 
 def draw_noise(shape: AV[tuple[int, ...]], seed: AV[int]) -> AV[Tensor]:
-    """Unit normal noise, each stream from its own seed, drawn on the CPU: a seed means the same everywhere."""
+    """Unit normal noise, each stream from its own seed; drawn on the CPU, so a seed means the same anywhere."""
 
     def draw(size: tuple[int, ...], one: int) -> Tensor:
         return torch.randn(size, generator=torch.Generator("cpu").manual_seed(one))

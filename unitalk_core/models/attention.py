@@ -66,7 +66,10 @@ def joint_attention(
 
 
 def bands_within(video_times: Tensor, audio_times: Tensor, per_frame: int, window: float) -> AV[Bands]:
-    """Bands of |time difference| <= window. Times: (f,) and (n,), increasing; per_frame: tokens a latent frame."""
+    """Bands of |time difference| <= window.
+
+    Times: (f,) and (n,), increasing, in latent frames like `window`; per_frame: tokens a latent frame.
+    """
     video = _bands(video_times, audio_times, window, per_frame, 1)
     audio = _bands(audio_times, video_times, window, 1, per_frame)
     return AV(video, audio)

@@ -27,6 +27,29 @@ class Modulation:
 
 
 @dataclass(frozen=True)
+class Timesteps:
+    """The distinct timesteps of a stream (0..1000) and which one each token has.
+
+    values: (k,); index: (b, n) into values, or None when sample i has the single timestep values[i] (k == b).
+    """
+
+    values: Tensor
+    index: Tensor | None = None
+
+    @classmethod
+    def of(cls, timestep: Tensor | Timesteps, batch: int, tokens: int) -> Timesteps:
+        """From (b,) or (1,), one a sample, or (b, n), one a token; ValueError for any other shape."""
+        if isinstance(timestep, Timesteps):
+            return timestep
+        if timestep.ndim == 1 and len(timestep) in (1, batch):
+            return cls(timestep.expand(batch))
+        if timestep.shape != (batch, tokens):
+            shape = tuple(timestep.shape)
+            raise ValueError(f"timestep must be ({batch},) or ({batch}, {tokens}), got {shape}")
+        return cls(*torch.unique(timestep, return_inverse=True))
+
+
+@dataclass(frozen=True)
 class StreamState:
     """One stream on its way through the blocks. Modulation is held per distinct timestep, never per token."""
 
@@ -66,7 +89,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """One query, and a sum of attentions before `o`: text, reference voice, the other stream (Ovi's fusion)."""
+    """One query; attentions to text, reference voice and (Ovi) the other stream are summed before `o`."""
 
     def __init__(self, config: StreamConfig, fusion: bool, ops: Any) -> None:
         super().__init__()

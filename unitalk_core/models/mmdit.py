@@ -1,6 +1,7 @@
 """The joint transformer of UniTalking: two identical Wan2.2 streams and one attention over picture and sound.
 
-Paper: sections 4.2 and 4.4. Sign, time and names are Wan2.2's: velocity = noise - data, timestep = 1000 sigma.
+Paper: sections 4.2 and 4.4. Sign, time and names are Wan2.2's: velocity = noise - data,
+timestep = 1000 sigma.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..av import AV
 from ..config import ModelConfig
 from .attention import Attention, Bands, bands_within, sdpa
 from .coupling import COUPLINGS, Joint, bypassed
-from .layers import CrossAttention, StreamState
+from .layers import CrossAttention, StreamState, Timesteps
 from .stream import Block, Stream
 
 RunBlock = Callable[[int, Callable[[AV], AV], AV], AV]
@@ -29,7 +30,7 @@ class Hooks:
     """What a host or a trainer may put between the lines of `JointDiT.forward`."""
 
     attention: Attention = sdpa
-    run_block: RunBlock = lambda index, block, state: block(state)  # gradient checkpointing, block patches
+    run_block: RunBlock | None = None  # e.g. gradient checkpointing, a host's block patches
     value_blocks: Collection[int] = ()  # blocks where each token attends to itself only (STG)
 
 
@@ -55,7 +56,7 @@ class JointDiT(nn.Module):
     def forward(
         self,
         latent: AV[Tensor | None],
-        timestep: AV[Tensor | None],
+        timestep: AV[Tensor | Timesteps | None],
         context: AV[Tensor | None],
         reference: AV[Tensor | None] | None = None,
         *,
@@ -66,11 +67,14 @@ class JointDiT(nn.Module):
     ) -> AV[Tensor | None]:
         """Velocity of both streams, each in the shape of its latent.
 
-        latent: video (b, c, f, h, w), audio (b, c, n). timestep, on the 0..1000 scale: (b,) or one a token (b, n).
-        context: text features (b, len, text_dim). reference: voice latents, time first (b, len, reference_dim);
-        None is the null voice. lengths: (b,) latent frames and audio latents that are real, the rest is padding.
-        couple: (audio_to_video, video_to_audio), what is seen of the other stream (paper: TV2A switches the first
-        off). skip_blocks: blocks left out of both streams (skip-layer guidance).
+        latent: video (b, c, f, h, w), audio (b, c, n).
+        timestep: on the 0..1000 scale, (b,) or one a token (b, n).
+        context: text features (b, len, text_dim).
+        reference: voice latents, time first (b, len, reference_dim); None is the null voice.
+        lengths: (b,) latent frames and audio latents that are real; the rest is padding.
+        couple: (audio_to_video, video_to_audio), what is seen of the other stream; the paper's TV2A switches
+        the first off.
+        skip_blocks: blocks left out of both streams (skip-layer guidance).
         """
         absent = AV(None, None)
         streams = self._streams_for(latent)
@@ -81,7 +85,8 @@ class JointDiT(nn.Module):
                 continue
             blocks = streams.map(partial(_block, index=i))
             meet = bypassed(meeting) if i in hooks.value_blocks else meeting
-            state = hooks.run_block(i, partial(forward_block, blocks, meet), state)
+            run = partial(forward_block, blocks, meet)
+            state = run(state) if hooks.run_block is None else hooks.run_block(i, run, state)
         return streams.map(Stream.unembed, state, latent)
 
     def _streams_for(self, latent: AV[Tensor | None]) -> AV[Stream | None]:
@@ -118,7 +123,7 @@ def _block(stream: Stream, index: int) -> Block:
 
 @torch.no_grad()
 def initialise(model: JointDiT, seed: int) -> None:
-    """Weights of an untrained model, as Wan and the paper's second condition path start (architecture.md a.3, h.5).
+    """Weights of an untrained model: Wan's own initialisation, and the reference path silent.
 
     Heads and `v_ref` are zero: an untrained stream predicts nothing and does not hear the reference.
     """

@@ -15,12 +15,21 @@ from torch.nn import functional
 
 from ..config import StreamConfig
 from .attention import QKV, Attention, merge_heads
-from .layers import CrossAttention, GatedConv, Head, Modulation, SelfAttention, StreamState, layer_norm
+from .layers import (
+    CrossAttention,
+    GatedConv,
+    Head,
+    Modulation,
+    SelfAttention,
+    StreamState,
+    Timesteps,
+    layer_norm,
+)
 from .rope import grid_positions, rope_angles, rotation, sinusoid, time_positions
 
 
 class Block(nn.Module):
-    """adaLN -> self-attention -> cross-attention -> FFN. The attention itself is called by the joint model."""
+    """adaLN, self-attention, cross-attention, FFN. The attention itself is called by the joint model."""
 
     def __init__(self, config: StreamConfig, fusion: bool, ops: Any) -> None:
         super().__init__()
@@ -67,7 +76,7 @@ class Block(nn.Module):
 
 
 class Stream(nn.Module):
-    """Latent -> tokens -> blocks -> velocity of one modality. Key names: Wan2.2 (reference file wan/modules/model.py)."""
+    """Latent -> tokens -> blocks -> velocity of one modality. Key names: Wan2.2 wan/modules/model.py."""
 
     def __init__(self, config: StreamConfig, fusion: bool = False, ops: Any = nn) -> None:
         super().__init__()
@@ -88,7 +97,7 @@ class Stream(nn.Module):
     def embed(
         self,
         latent: Tensor,
-        timestep: Tensor,
+        timestep: Tensor | Timesteps,
         context: Tensor,
         reference: Tensor | None = None,
         length: Tensor | None = None,
@@ -96,13 +105,13 @@ class Stream(nn.Module):
         """latent: (b, c, f, h, w) or (b, c, n); timestep: (b,) or (b, tokens); context: (b, len, text_dim);
         reference: (b, len, reference_dim) or None; length: (b,) valid latent frames or audio latents."""
         tokens = self._tokens(latent)
-        values, index = _distinct(timestep, tokens)
-        time = self.time_embedding(sinusoid(values, self.config.freq_dim).to(tokens.dtype))
+        steps = Timesteps.of(timestep, *tokens.shape[:2])
+        time = self.time_embedding(sinusoid(steps.values, self.config.freq_dim).to(tokens.dtype))
         return StreamState(
             tokens=tokens,
             time=time,
             modulation=self.time_projection(time).unflatten(1, (6, -1)),
-            index=index,
+            index=steps.index,
             turn=self._turn(latent),
             text=self.text_embedding(_padded(context, self.config.text_len, "text")),
             reference=self._reference(reference, tokens),
@@ -151,7 +160,7 @@ class Stream(nn.Module):
         return rotation(rope_angles(positions, self.config.width // self.config.heads))
 
     def _reference(self, reference: Tensor | None, tokens: Tensor) -> Tensor | None:
-        """No reference is the null voice: zero latents. One of them stands for all, since equal keys average out."""
+        """No reference is the null voice: zero latents. One stands for all, since equal keys average out."""
         if self.config.reference == "none":
             return None
         if reference is None:
@@ -176,17 +185,6 @@ def _reference_layer(config: StreamConfig, ops: Any) -> nn.Module:
     return nn.Sequential(
         ops.LayerNorm(size), ops.Linear(size, size), nn.GELU(), ops.Linear(size, width), ops.LayerNorm(width)
     )
-
-
-def _distinct(timestep: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Distinct timesteps (k,) and which one each token has (b, n), or None if each sample has its own one."""
-    if timestep.ndim == 1:
-        return timestep.expand(len(tokens)), None
-    if timestep.shape != tokens.shape[:2]:
-        raise ValueError(
-            f"timestep {tuple(timestep.shape)} must be (b,) or (b, n) = {tuple(tokens.shape[:2])}"
-        )
-    return torch.unique(timestep, return_inverse=True)
 
 
 def _padded(rows: Tensor, length: int, what: str) -> Tensor:
