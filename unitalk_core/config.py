@@ -121,15 +121,18 @@ TINY_FORMAT = ClipFormat(
     fps=Fraction(25), sample_rate=16000, audio_stride=512, video_channels=48, audio_channels=20
 )
 TINY_VIDEO = replace(
-    UNITALK_VIDEO, width=192, heads=6, depth=6, ffn_width=768, text_dim=192, text_len=160,
-    reference_dim=20, reference_len=128,
+    UNITALK_VIDEO, width=192, heads=6, depth=6, ffn_width=512, text_dim=192, text_len=160,
+    reference="none", reference_dim=0,
 )  # fmt: skip
 TINY_AUDIO = replace(
     TINY_VIDEO,
     in_channels=20,
     out_channels=20,
     patch=(1, 1, 1),
-    input="linear",
+    input="conv",
     rope_scale=TINY_FORMAT.rope_scale,
+    reference="linear",
+    reference_dim=20,
+    reference_len=128,
 )
 TINY = ModelConfig(streams=AV(TINY_VIDEO, TINY_AUDIO), format=TINY_FORMAT, markup="phonemes", shift=3.0)

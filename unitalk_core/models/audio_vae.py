@@ -87,7 +87,7 @@ class AudioVAEConfig(StoredConfig):
 
 AUDIO_VAE_16K = AudioVAEConfig(mels=80, latent_channels=20, width=384)
 AUDIO_VAE_44K = AudioVAEConfig(mels=128, latent_channels=40, width=512)
-AUDIO_VAE_TINY = replace(AUDIO_VAE_16K, width=48)
+AUDIO_VAE_TINY = replace(AUDIO_VAE_16K, width=44)
 
 
 class AudioVAE(nn.Module):

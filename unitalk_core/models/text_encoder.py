@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .phonemes import IDS, PAD, PHONES, VOCABULARY, prompt_ids, vocabulary_hash
+from .phonemes import IDS, PAD, PHONES, SPEECH, VOCABULARY, prompt_ids, vocabulary_hash
 
 Tokenize = Callable[[str], list[int]]
 
@@ -99,7 +99,7 @@ class PhonemeEncoder(nn.Module):
         base, stress = (torch.tensor(table, device=ids.device)[ids] for table in (BASE, STRESS))
         tokens = self.embedding(base) + self.stress(stress)
         mask = mask.to(tokens.dtype)
-        tokens = tokens + sinusoid(ids.shape[1], self.dim).to(tokens)
+        tokens = tokens + sinusoid(speech_positions(ids), self.dim).to(tokens)
         for block in self.blocks:
             tokens = block(tokens, mask)
         return self.norm(tokens) * mask
@@ -117,11 +117,17 @@ class PhonemeEncoder(nn.Module):
         return self(self.tokenize(texts).to(self.embedding.weight.device))
 
 
-def sinusoid(length: int, dim: int) -> Tensor:
-    """(length, dim): sines and cosines of the position, periods from 2 pi to 10000 * 2 pi tokens."""
-    rates = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
-    angles = torch.arange(length).unsqueeze(1) * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+def speech_positions(ids: Tensor) -> Tensor:
+    """(b, len): tokens counted from <S>, so that a speech is the same whatever scene stands before it."""
+    start = (ids == IDS[SPEECH]).int().argmax(dim=1, keepdim=True)
+    return torch.arange(ids.shape[1], device=ids.device) - start
+
+
+def sinusoid(positions: Tensor, dim: int) -> Tensor:
+    """(b, len) -> (b, len, dim): sines and cosines, periods from 2 pi to 10000 * 2 pi tokens."""
+    rates = torch.exp(torch.arange(0, dim, 2, device=positions.device) * (-math.log(10000.0) / dim))
+    angles = positions.unsqueeze(-1) * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def clean_text(text: str) -> str:
@@ -180,7 +186,7 @@ class UMT5Config:
 class UMT5Encoder(nn.Module):
     """UMT5 as Wan2.2 uses it: one position table per layer, gated GELU, no biases. Names of transformers.
 
-    tokenize: cleaned text -> ids, the last one EOS (`sentencepiece_tokenizer` or `folder_tokenizer` make one).
+    tokenize: cleaned text -> ids, the last one EOS (from `sentencepiece_tokenizer` or `folder_tokenizer`).
     """
 
     def __init__(self, config: UMT5Config, tokenize: Tokenize | None = None) -> None:
@@ -203,7 +209,7 @@ class UMT5Encoder(nn.Module):
         return self.encoder(inputs_embeds=self.shared(ids), attention_mask=mask).last_hidden_state
 
     def encode(self, texts: list[str]) -> Tensor:
-        """Texts -> context (b, text_len, dim), zero rows beyond each text, which is cut at `text_len` tokens."""
+        """Texts -> context (b, text_len, dim), zero rows beyond each text; cut at `text_len` tokens."""
         if self.tokenize is None:
             raise ValueError(
                 "this UMT5 has no tokenizer; load a file with spiece_model or name a tokenizer folder"

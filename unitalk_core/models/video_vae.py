@@ -95,7 +95,7 @@ WAN_VAE = VideoVAEConfig(
 )  # fmt: skip
 
 # The miniature: same layout, narrow. Its statistics are measured after training and travel with its file.
-TINY_VAE = replace(WAN_VAE, encoder_width=16, decoder_width=20, mean=(0.0,) * 48, std=(1.0,) * 48)
+TINY_VAE = replace(WAN_VAE, encoder_width=16, decoder_width=18, mean=(0.0,) * 48, std=(1.0,) * 48)
 
 
 def causal(conv: nn.Module, x: Tensor, memory: Memory) -> Tensor:
