@@ -27,6 +27,7 @@ log = logging.getLogger("unitalk")
 
 OnStep = Callable[[int, dict[str, float]], None]
 RESOLUTIONS = ((2048, 512), (1024, 256), (512, 128), (256, 64))  # n_fft, hop of the vocoder's losses
+PHASE = (512, 128)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ def train_mel_vae(
             "kl": divergence,
         }
 
-    trained = _fit(vae, budget, losses, on_step, after=project_weights)
+    trained = fit(vae, budget, losses, on_step, after=project_weights)
     return _with_statistics(trained, to_mel(crops.draw(256)))
 
 
@@ -134,39 +135,38 @@ def train_vocos(
         parts = {"mel": (to_mel(made) - target).abs().mean()} | spectral_losses(made, waveform)
         return {"loss": sum(WEIGHTS[name] * part for name, part in parts.items())} | parts
 
-    return _fit(vocos, budget, losses, on_step)
+    return fit(vocos, budget, losses, on_step)
 
 
 WEIGHTS = {"mel": 4.0, "magnitude": 1.0, "convergence": 0.5, "phase": 0.5}
 
 
 def spectral_losses(made: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Means over `RESOLUTIONS`, waveforms (b, n): "magnitude" L1 of logs, "convergence" relative L2, "phase".
+    """Of two waveforms (b, n), means over `RESOLUTIONS`: "magnitude" L1 of logs, "convergence" relative L2, "phase".
 
-    "phase" compares phase *differences* between neighbouring frames and bins where the target is loud: a common
-    offset, which a mel does not determine, costs nothing.
+    "phase" compares phase *differences* between neighbouring frames and bins, at the one resolution `PHASE`, where
+    the target is loud: a common offset, which a mel does not determine, costs nothing.
     """
-    parts: dict[str, list[Tensor]] = {"magnitude": [], "convergence": [], "phase": []}
+    magnitudes, convergences, phase = [], [], made.new_zeros(())
     for n_fft, hop in RESOLUTIONS:
         ours, theirs = stft(made, n_fft, hop), stft(target, n_fft, hop)
         loud, want = _magnitude(ours), _magnitude(theirs)
-        parts["magnitude"].append((loud.clamp(min=1e-3).log() - want.clamp(min=1e-3).log()).abs().mean())
-        parts["convergence"].append((loud - want).square().mean().sqrt() / want.square().mean().sqrt())
-        parts["phase"].append(_turn(ours, theirs, -1) + _turn(ours, theirs, -2))
-    return {name: torch.stack(values).mean() for name, values in parts.items()}
+        magnitudes.append((loud.clamp(min=1e-3).log() - want.clamp(min=1e-3).log()).abs().mean())
+        convergences.append((loud - want).square().mean().sqrt() / want.square().mean().sqrt())
+        if (n_fft, hop) == PHASE:
+            ours, theirs = ours / loud, theirs / want
+            phase = sum(_turn(ours, theirs, want, dim) for dim in (-1, -2))
+    return {"magnitude": torch.stack(magnitudes).mean(), "convergence": torch.stack(convergences).mean(), "phase": phase}
 
 
-def _turn(ours: Tensor, theirs: Tensor, dim: int) -> Tensor:
-    """1 - cos of the difference in phase advance along `dim`, weighted by how loud the target is there."""
-    a, b = _advance(ours, dim), _advance(theirs, dim)
-    weight = b.detach().abs().sqrt()
-    cosine = (a * b.conj()).real / (_magnitude(a) * _magnitude(b))
+def _turn(ours: Tensor, theirs: Tensor, loudness: Tensor, dim: int) -> Tensor:
+    """Mean of 1 - cos of the difference in phase advance along `dim` of two unit spectra, weighted by `loudness`."""
+    relative = ours * theirs.conj()  # the phase error; its advance is the error of the advance
+    size = relative.shape[dim] - 1
+    after, before = relative.narrow(dim, 1, size), relative.narrow(dim, 0, size)
+    cosine = after.real * before.real + after.imag * before.imag
+    weight = (loudness.narrow(dim, 1, size) * loudness.narrow(dim, 0, size)).sqrt()
     return (weight * (1 - cosine)).sum() / weight.sum().clamp(min=1e-6)
-
-
-def _advance(spectrum: Tensor, dim: int) -> Tensor:
-    size = spectrum.shape[dim] - 1
-    return spectrum.narrow(dim, 1, size) * spectrum.narrow(dim, 0, size).conj()
 
 
 def _magnitude(spectrum: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class Crops:
         )
 
 
-def _fit(
+def fit(
     model: nn.Module,
     budget: Budget,
     losses: Callable[[], dict[str, Tensor]],

@@ -1,0 +1,234 @@
+"""BigVGAN (arXiv 2206.04658), v1 at 16 kHz and v2 at 44.1 kHz, as MMAudio uses it. Key names are BigVGAN's.
+
+The module holds plain convolutions; `fold_weight_norm` makes their weights from a checkpoint.
+
+b batch · mels · c channels · t mel frames · n samples
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .stored import StoredConfig
+
+TAPS = 12  # of the anti-aliasing filter
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigVGANConfig(StoredConfig):
+    """Sizes of the vocoder. `rates` multiply to the mel's hop; `kernels` belong to the same stages."""
+
+    mels: int
+    width: int = 1536
+    rates: tuple[int, ...]
+    kernels: tuple[int, ...]
+    block_kernels: tuple[int, ...] = (3, 7, 11)
+    block_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    final_bias: bool = True
+    final: str = "tanh"  # or "clamp"
+
+    def __post_init__(self) -> None:
+        stages = len(self.rates)
+        if len(self.kernels) != stages or len(self.block_kernels) != len(self.block_dilations):
+            raise ValueError(
+                f"{stages} rates need as many kernels, and each block kernel its dilations, got {self}"
+            )
+        if self.width % 2**stages:
+            raise ValueError(f"width {self.width} cannot be halved {stages} times")
+        if any(
+            (kernel - rate) % 2 or kernel < rate
+            for rate, kernel in zip(self.rates, self.kernels, strict=True)
+        ):
+            raise ValueError(f"kernels {self.kernels} must exceed rates {self.rates} by even numbers")
+        if self.final not in ("tanh", "clamp"):
+            raise ValueError(f"final must be 'tanh' or 'clamp', got '{self.final}'")
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel frame."""
+        return math.prod(self.rates)
+
+    @classmethod
+    def from_reference(cls, data: Mapping[str, Any]) -> BigVGANConfig:
+        """From the fields of BigVGAN's own config.json; ValueError for a variant that this class is not."""
+        built = {"resblock": "1", "activation": "snakebeta", "snake_logscale": True}
+        if other := {name: data[name] for name, value in built.items() if str(data[name]) != str(value)}:
+            raise ValueError(f"only BigVGAN with {built} is supported, got {other}")
+        return cls(
+            mels=data["num_mels"],
+            width=data["upsample_initial_channel"],
+            rates=tuple(data["upsample_rates"]),
+            kernels=tuple(data["upsample_kernel_sizes"]),
+            block_kernels=tuple(data["resblock_kernel_sizes"]),
+            block_dilations=tuple(map(tuple, data["resblock_dilation_sizes"])),
+            final_bias=data.get("use_bias_at_final", True),
+            final="tanh" if data.get("use_tanh_at_final", True) else "clamp",
+        )
+
+
+BIGVGAN_16K = BigVGANConfig(mels=80, rates=(4, 4, 2, 2, 2, 2), kernels=(8, 8, 4, 4, 4, 4))
+BIGVGAN_44K = replace(
+    BIGVGAN_16K,
+    mels=128,
+    rates=(8, 4, 2, 2, 2, 2),
+    kernels=(16, 8, 4, 4, 4, 4),
+    final_bias=False,
+    final="clamp",
+)
+
+
+class BigVGAN(nn.Module):
+    """Log-mel (b, mels, t) -> waveform (b, t * hop) in -1..1."""
+
+    def __init__(self, config: BigVGANConfig, ops: Any = nn) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.width // 2**i for i in range(len(config.rates) + 1)]
+        stages = zip(widths, widths[1:], config.rates, config.kernels, strict=False)
+        blocks = list(zip(config.block_kernels, config.block_dilations, strict=True))
+        self.conv_pre = ops.Conv1d(config.mels, widths[0], 7, padding=3)
+        self.ups = nn.ModuleList(
+            nn.ModuleList([ops.ConvTranspose1d(a, b, kernel, rate, padding=(kernel - rate) // 2)])
+            for a, b, rate, kernel in stages
+        )
+        self.resblocks = nn.ModuleList(
+            AMPBlock(width, kernel, dilations, ops) for width in widths[1:] for kernel, dilations in blocks
+        )
+        self.activation_post = Activation(widths[-1])
+        self.conv_post = ops.Conv1d(widths[-1], 1, 7, padding=3, bias=config.final_bias)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(b, mels, t) -> (b, t * hop); ValueError for another number of mels."""
+        if mel.dim() != 3 or mel.shape[1] != self.config.mels:
+            raise ValueError(f"a mel must be (batch, {self.config.mels}, frames), got {tuple(mel.shape)}")
+        x = self.conv_pre(mel)
+        parallel = len(self.config.block_kernels)
+        for i, (up,) in enumerate(self.ups):
+            x = up(x)
+            blocks = self.resblocks[i * parallel : (i + 1) * parallel]
+            x = sum(block(x) for block in blocks) / parallel
+        waveform = self.conv_post(self.activation_post(x))[:, 0]
+        return waveform.tanh() if self.config.final == "tanh" else waveform.clamp(-1, 1)
+
+
+class AMPBlock(nn.Module):
+    """Dilated convolutions with anti-aliased periodic activations, one residual step per dilation."""
+
+    def __init__(self, width: int, kernel: int, dilations: tuple[int, ...], ops: Any) -> None:
+        super().__init__()
+
+        def conv(dilation: int) -> nn.Module:
+            return ops.Conv1d(width, width, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2)
+
+        self.convs1 = nn.ModuleList(conv(dilation) for dilation in dilations)
+        self.convs2 = nn.ModuleList(conv(1) for _ in dilations)
+        self.activations = nn.ModuleList(Activation(width) for _ in range(2 * len(dilations)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        firsts, seconds = self.activations[::2], self.activations[1::2]
+        for act1, conv1, act2, conv2 in zip(firsts, self.convs1, seconds, self.convs2, strict=True):
+            x = x + conv2(act2(conv1(act1(x))))
+        return x
+
+
+class Activation(nn.Module):
+    """SnakeBeta at twice the sample rate, so that the harmonics it makes do not fold back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.act = SnakeBeta(width)
+        self.upsample = Filter()
+        self.downsample = nn.ModuleDict({"lowpass": Filter()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, n) -> same"""
+        width = x.shape[1]
+        x = F.pad(x, (5, 5), mode="replicate")
+        taps = self.upsample.filter.to(x).expand(width, 1, TAPS)
+        x = 2 * F.conv_transpose1d(x, taps, stride=2, groups=width)[..., 15:-15]
+        x = F.pad(self.act(x), (5, 6), mode="replicate")
+        taps = self.downsample["lowpass"].filter.to(x).expand(width, 1, TAPS)
+        return F.conv1d(x, taps, stride=2, groups=width)
+
+
+class SnakeBeta(nn.Module):
+    """x + sin^2(x e^alpha) / e^beta, per channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(width))
+        self.beta = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha, beta = self.alpha.to(x).exp()[:, None], self.beta.to(x).exp()[:, None]
+        return x + torch.sin(x * alpha).square() / (beta + 1e-9)
+
+
+class Filter(nn.Module):
+    """Holder of the low-pass taps, which checkpoints store although they are constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("filter", lowpass_taps())
+
+
+def lowpass_taps() -> Tensor:
+    """(1, 1, 12) Kaiser-windowed sinc of unit sum: cutoff 0.25, half transition 0.3 cycles per (upsampled) sample."""
+    cutoff, half_width = 0.25, 0.3
+    attenuation = 2.285 * (TAPS // 2 - 1) * math.pi * 4 * half_width + 7.95  # dB, by Kaiser's formula
+    window = torch.kaiser_window(
+        TAPS, periodic=False, beta=0.1102 * (attenuation - 8.7), dtype=torch.float64, device="cpu"
+    )
+    time = torch.arange(TAPS, dtype=torch.float64, device="cpu") - (TAPS - 1) / 2
+    taps = window * torch.sinc(2 * cutoff * time)
+    return (taps / taps.sum()).float().view(1, 1, TAPS)
+
+
+# Gain and direction of a weight-normalised layer: torch's old spelling and its new one.
+PAIRS = (
+    (".weight_g", ".weight_v"),
+    (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
+)
+
+
+def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors with each weight-norm pair, in either spelling, replaced by one `.weight` in float32.
+
+    weight = gain * v / |v| with the norm over all dims but the first; gain is (rows, 1, 1). What is folded already
+    passes unchanged. ValueError for half a pair and for low-pass filters other than those of this network.
+    """
+    folded = dict(tensors)
+    for pair in PAIRS:
+        for stem in sorted(
+            {name.removesuffix(end) for end in pair for name in tensors if name.endswith(end)}
+        ):
+            if missing := [stem + end for end in pair if stem + end not in tensors]:
+                raise ValueError(f"weight norm of {stem} is incomplete: {missing[0]} is missing")
+            gain, direction = (folded.pop(stem + end).float() for end in pair)
+            norm = torch.linalg.vector_norm(direction, dim=(1, 2), keepdim=True)
+            folded[f"{stem}.weight"] = gain * direction / norm
+    _check_filters(folded)
+    return folded
+
+
+def _check_filters(tensors: Mapping[str, Tensor]) -> None:
+    expected = lowpass_taps()
+    for name, one in tensors.items():
+        if name.endswith(".filter") and not _same_filter(one, expected):
+            raise ValueError(
+                f"{name} is not the 12-tap low-pass of BigVGAN; this network applies that one only"
+            )
+
+
+def _same_filter(one: Tensor, expected: Tensor) -> bool:
+    """Equal to half precision; a tensor on the meta device has no values to compare."""
+    if one.shape != expected.shape or one.is_meta:
+        return one.shape == expected.shape
+    return torch.allclose(one.float().cpu(), expected, atol=2e-3)
