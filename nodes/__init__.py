@@ -1,0 +1,44 @@
+"""The nodes of the pack, in menu order. ComfyUI is imported inside `extension`, once its version will do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NEEDED = (0, 31, 0)  # first host that tells a model the shapes of both streams (`BaseModel.latent_shapes`)
+
+
+def check_host(version: str) -> None:
+    """RuntimeError if this host is too old; a version without numbers counts as a development build."""
+    numbers = [int(part) for part in version.split(".")[:3] if part.isdigit()]
+    if numbers and tuple(numbers) < NEEDED:
+        needed = ".".join(map(str, NEEDED))
+        raise RuntimeError(
+            f"ComfyUI-UniTalk needs ComfyUI {needed} or newer, this is {version}; update ComfyUI"
+        )
+
+
+def extension() -> Any:
+    """The extension object: checks the host, then imports the nodes."""
+    from comfyui_version import __version__ as version
+
+    check_host(version)
+    from . import conditioning, decoding, host, latents, loading, sampling
+
+    nodes = [
+        loading.UniTalkLoadEmbedded,
+        loading.UniTalkLoadModel,
+        loading.UniTalkLoadAudioVAE,
+        conditioning.UniTalkTextEncode,
+        conditioning.UniTalkReferenceAudioEncode,
+        latents.UniTalkEmptyLatent,
+        sampling.UniTalkJointSampler,
+        decoding.UniTalkWanVAEDecode,
+        decoding.UniTalkBigVGANVocode,
+        decoding.UniTalkMuxAV,
+    ]
+
+    class UniTalkExtension(host.ComfyExtension):
+        async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
+            return nodes
+
+    return UniTalkExtension()

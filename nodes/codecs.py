@@ -1,0 +1,174 @@
+"""The core's codecs and text encoder, shaped for the host's VAE and CLIP sockets: stock nodes take them too.
+
+b batch · c channels · f frames · h, w rows, columns · n audio latents
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..unitalk_core.media import resample
+from ..unitalk_core.models.audio_codec import AudioCodec
+from ..unitalk_core.models.text_encoder import clean_text
+from ..unitalk_core.models.video_vae import VideoVAE
+from . import host
+
+# bytes of working memory per byte of precision: the host's figures for the Wan2.2 VAE, per pixel of one frame
+DECODE_MEMORY, ENCODE_MEMORY = 8000, 3300
+AUDIO_MEMORY = 4000  # per sample of waveform, the widest layer of BigVGAN
+
+
+class PictureStage(nn.Module):
+    """The core's video VAE in the host's latent space: latents scaled as the Wan2.2 VAE writes them.
+
+    Decoding fills the host's buffer chunk by chunk: memory does not grow with the length of the clip.
+    """
+
+    comfy_has_chunked_io = True
+
+    def __init__(self, vae: VideoVAE) -> None:
+        super().__init__()
+        self.vae = vae
+        self.scaling = host.picture_scaling()
+
+    def encode(self, pixels: Tensor, device: torch.device | None = None) -> Tensor:
+        """(b, 3, f, h, w) in -1..1 -> (b, c, latent f, h / 16, w / 16)"""
+        pieces = (piece.to(device or pixels.device) for piece in pixels.split(4, dim=2))
+        return self.scaling.process_out(torch.cat(list(self.vae.encode_chunks(pieces)), dim=2))
+
+    def decode(self, latent: Tensor, output_buffer: Tensor | None = None) -> Tensor:
+        """(b, c, latent f, h, w) -> (b, 3, f, 16 h, 16 w) in -1..1, into `output_buffer` if there is one."""
+        shape = self.decode_output_shape(latent.shape)
+        pixels = latent.new_empty(shape) if output_buffer is None else output_buffer
+        report, done = host.progress(shape[2]), 0
+        for chunk in self.vae.decode_chunks(self.scaling.process_in(latent)):
+            pixels[:, :, done : done + chunk.shape[2]].copy_(chunk)
+            done += chunk.shape[2]
+            report(done)
+        return pixels
+
+    def decode_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        batch, _, frames, rows, columns = shape
+        side, step = self.vae.config.pixel_stride, self.vae.config.frame_stride
+        return (batch, 3, (frames - 1) * step + 1, rows * side, columns * side)
+
+
+class SoundStage(nn.Module):
+    """The core's audio codec as the host calls an audio VAE: (b, channels, samples) <-> latent (b, c, n)."""
+
+    def __init__(self, codec: AudioCodec) -> None:
+        super().__init__()
+        self.codec = codec
+        self.output_sample_rate = codec.sample_rate
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        return self.codec.encode(waveform.mean(dim=1))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return self.codec.decode(latent)[:, None]
+
+
+class TextStage(nn.Module):
+    """The miniature's text encoder as the host calls a CLIP model. `markup`: how its prompts are written."""
+
+    def __init__(self, encoder: nn.Module, markup: str) -> None:
+        super().__init__()
+        self.encoder, self.markup = encoder, markup
+
+    def encode_token_weights(self, tokens: dict[str, list[str]]) -> tuple[Tensor, None]:
+        return self.encoder.encode(tokens["unitalk"]), None
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """Nothing to set: this encoder has one layer to read and runs where it was loaded."""
+
+    def reset_clip_options(self) -> None:
+        """Nothing was set."""
+
+
+class TextTokens:
+    """The host's tokenizer interface. The encoder itself makes phonemes of words: the tokens are the text."""
+
+    def tokenize_with_weights(self, text: str, *_: Any, **__: Any) -> dict[str, list[str]]:
+        return {"unitalk": [text]}
+
+
+def picture_vae(vae: VideoVAE) -> host.CoreVAE:
+    """The core's video VAE as VAE, for our nodes and for the stock VAEDecode and VAEEncode."""
+    step, side = vae.config.frame_stride, vae.config.pixel_stride
+    facts = {
+        "latent_dim": 3,
+        "latent_channels": vae.config.latent_channels,
+        "upscale_ratio": (lambda frames: max(0, frames * step - step + 1), side, side),
+        "downscale_ratio": (lambda frames: max(0, (frames + step - 1) // step), side, side),
+        "upscale_index_formula": (step, side, side),
+        "downscale_index_formula": (step, side, side),
+        "memory_used_decode": lambda shape, dtype: (
+            DECODE_MEMORY * shape[3] * shape[4] * side**2 * dtype.itemsize
+        ),
+        "memory_used_encode": lambda shape, dtype: ENCODE_MEMORY * shape[3] * shape[4] * dtype.itemsize,
+    }
+    return host.CoreVAE(PictureStage(vae), facts)
+
+
+def sound_vae(codec: AudioCodec) -> host.CoreVAE:
+    """The core's audio codec as VAE, for our nodes and for the stock VAEDecodeAudio and VAEEncodeAudio."""
+    facts = {
+        "latent_dim": 1,
+        "output_channels": 1,
+        "audio_sample_rate": codec.sample_rate,
+        "upscale_ratio": codec.stride,
+        "downscale_ratio": codec.stride,
+        "process_input": lambda waveform: waveform,
+        "process_output": lambda waveform: waveform,
+        "crop_input": False,
+        "memory_used_decode": lambda shape, dtype: AUDIO_MEMORY * shape[-1] * codec.stride * dtype.itemsize,
+        "memory_used_encode": lambda shape, dtype: AUDIO_MEMORY * shape[-1] * dtype.itemsize,
+    }
+    return host.CoreVAE(SoundStage(codec), facts)
+
+
+def audio_codec_of(vae: Any) -> AudioCodec:
+    """The core's audio codec behind a VAE; ValueError for any other VAE."""
+    stage = getattr(vae, "first_stage_model", None)
+    if not isinstance(stage, SoundStage):
+        kind = type(stage).__name__
+        raise ValueError(f"this node takes an audio VAE of UniTalk, got {kind}; use UniTalk Load Audio VAE")
+    return stage.codec
+
+
+def encode_audio(vae: Any, audio: Any, purpose: str) -> Tensor:
+    """AUDIO of any rate, one or two channels -> latents (1, c, n) of this VAE."""
+    waveform, sample_rate = host.waveform_of(audio, purpose)
+    rate = audio_codec_of(vae).sample_rate
+    mono = resample(waveform.mean(dim=0, keepdim=True), sample_rate, rate)
+    return vae.encode(mono.T[None])
+
+
+def decode_picture(vae: Any, latent: Tensor) -> Tensor:
+    """(b, c, f, h, w) -> (b * frames, height, width, 3) in 0..1, with any VAE of Wan2.2's latents."""
+    if getattr(vae, "latent_channels", None) != latent.shape[1]:
+        have = getattr(vae, "latent_channels", "no")
+        raise ValueError(
+            f"this VAE has {have} latent channels, the picture {latent.shape[1]}; connect the Wan2.2 VAE"
+        )
+    return vae.decode(latent).flatten(0, 1)
+
+
+def text_clip(encoder: nn.Module, markup: str) -> Any:
+    """The miniature's text encoder as CLIP, for UniTalkTextEncode and for the stock CLIPTextEncode."""
+    return host.text_clip(TextStage(encoder, markup), TextTokens())
+
+
+def encode_text(clip: Any, prompt: str) -> Any:
+    """A finished prompt -> CONDITIONING. Text for umT5 is cleaned as Wan does; brackets are no weights."""
+    own = isinstance(clip.cond_stage_model, TextStage)
+    tokens = clip.tokenize(prompt if own else clean_text(prompt), disable_weights=True)
+    return clip.encode_from_tokens_scheduled(tokens)
+
+
+def markup_of(clip: Any) -> str:
+    """How prompts for this CLIP are written; UniTalking's markup for text encoders that do not say."""
+    return getattr(clip.cond_stage_model, "markup", "unitalk")

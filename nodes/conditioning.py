@@ -1,0 +1,78 @@
+"""Nodes that turn words and a voice into CONDITIONING."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..unitalk_core.models.markup import build_prompt
+from . import codecs, host
+from .host import io
+
+
+class UniTalkTextEncode(io.ComfyNode):
+    """What is seen, said and heard, in the checkpoint's own speech markup."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkTextEncode",
+            display_name="UniTalk Text Encode",
+            category="UniTalk/conditioning",
+            description="Write scene, speech and sound in the markup of the checkpoint, and encode them.",
+            inputs=[
+                io.Clip.Input(
+                    "clip",
+                    tooltip="The miniature's text encoder, or the stock CLIPLoader of type wan (umT5).",
+                ),
+                io.String.Input(
+                    "scene", multiline=True, default="", tooltip="What is seen. It is not spoken."
+                ),
+                io.String.Input("speech", multiline=True, default="", tooltip="What is said, word for word."),
+                io.String.Input(
+                    "sound", multiline=True, default="", tooltip="What is heard: voice, room, noises."
+                ),
+                io.Combo.Input(
+                    "markup",
+                    options=["auto", "unitalk", "ovi-720", "ovi-960", "phonemes"],
+                    default="auto",
+                    tooltip="How the checkpoint was taught to tell speech from scene. auto: what the text "
+                    "encoder says, else UniTalking's; choose ovi-720 or ovi-960 for Ovi.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="conditioning"),
+                io.String.Output(
+                    "prompt", display_name="prompt", tooltip="The finished prompt, tags included."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, scene: str, speech: str, sound: str, markup: str) -> io.NodeOutput:
+        prompt = build_prompt(codecs.markup_of(clip) if markup == "auto" else markup, scene, speech, sound)
+        return io.NodeOutput(codecs.encode_text(clip, prompt), prompt)
+
+
+class UniTalkReferenceAudioEncode(io.ComfyNode):
+    """A voice to speak with."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkReferenceAudioEncode",
+            display_name="UniTalk Reference Audio Encode",
+            category="UniTalk/conditioning",
+            description="Take a voice from 3 to 5 seconds of clean speech and give it to the conditioning.",
+            inputs=[
+                io.Conditioning.Input("conditioning", tooltip="The encoded text."),
+                io.Vae.Input("audio_vae", tooltip="The audio VAE that the model was trained with."),
+                io.Audio.Input("audio", tooltip="3 to 5 seconds of one voice, without music."),
+            ],
+            outputs=[io.Conditioning.Output(display_name="conditioning")],
+        )
+
+    @classmethod
+    def execute(cls, conditioning: Any, audio_vae: Any, audio: Any) -> io.NodeOutput:
+        reference = codecs.encode_audio(audio_vae, audio, purpose="take the voice from")
+        return io.NodeOutput(host.with_values(conditioning, {"reference": reference.transpose(1, 2)}))

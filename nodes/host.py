@@ -1,0 +1,304 @@
+"""The adapter: what the nodes ask of ComfyUI besides its model class, and its types as the core's and back.
+
+LATENT carries {"samples": NestedTensor([video (b, 48, f, h, w), audio (b, c, n)])}: the picture as the Wan2.2
+VAE writes it (not normalised), the sound as the audio VAE writes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.nested_tensor
+import comfy.samplers
+import comfy.sd
+import comfy.utils
+import folder_paths
+import latent_preview
+import node_helpers
+import torch
+from comfy_api.latest import ComfyExtension, InputImpl, Types, io
+from torch import Tensor, nn
+
+from ..unitalk_core.av import AV, Clip
+from ..unitalk_core.config import ModelConfig
+from ..unitalk_core.diffusion.guidance import CFG
+
+__all__ = ["ComfyExtension", "io"]  # the host's API, imported by the nodes from here
+
+FOLDERS = {"model": "diffusion_models", "vae": "vae"}
+
+
+# --- files and models ------------------------------------------------------------------------------------
+
+
+def files(kind: str) -> list[str]:
+    """Names of the files a user has put into the host's folder of that kind."""
+    return folder_paths.get_filename_list(FOLDERS[kind])
+
+
+def path_of(kind: str, name: str) -> Path:
+    return Path(folder_paths.get_full_path_or_raise(FOLDERS[kind], name))
+
+
+def config_of(model: Any) -> ModelConfig:
+    """The configuration of a MODEL; ValueError for a model that is not ours."""
+    config = getattr(model.model, "unitalk", None)
+    if config is None:
+        name = type(model.model).__name__
+        raise ValueError(f"this node takes a UniTalk model, got {name}; load one with UniTalk Load Model")
+    return config
+
+
+# --- latents ---------------------------------------------------------------------------------------------
+
+
+def by_rank(tensors: list[Tensor]) -> AV[Tensor | None]:
+    """(b, c, f, h, w) is picture, (b, c, n) is sound; ValueError for any other rank."""
+    ranks = {tensor.ndim: tensor for tensor in tensors}
+    if not ranks.keys() <= {3, 5} or len(ranks) != len(tensors):
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise ValueError(
+            f"a UniTalk latent is (b, c, f, h, w) and (b, c, n), got {shapes}; use UniTalk Empty Latent"
+        )
+    return AV(ranks.get(5), ranks.get(3))
+
+
+def unnested(value: Any) -> AV[Tensor | None]:
+    """Nested or plain samples -> (video, audio); a stream that is not there is None."""
+    return by_rank(value.unbind() if getattr(value, "is_nested", False) else [value])
+
+
+def nested(streams: AV[Tensor | None]) -> Any:
+    """What the host calls samples: both streams nested, or the only one."""
+    present = streams.present()
+    return comfy.nested_tensor.NestedTensor(present) if len(present) > 1 else present[0]
+
+
+def masks_for(mask: Any, streams: AV[Tensor | None]) -> AV[Tensor | None]:
+    """A noise mask, nested or for the picture alone, fitted to each stream; 1 where it says nothing."""
+    parts = mask.unbind() if getattr(mask, "is_nested", False) else [mask]
+    given = AV(*(*parts, None)[:2])
+    return streams.map(
+        lambda one, own: (
+            torch.ones_like(one) if own is None else comfy.utils.reshape_mask(own.to(one), one.shape)
+        ),
+        given,
+    )
+
+
+def stream_of(latent: dict[str, Any], name: str) -> Tensor:
+    """One stream of a LATENT; ValueError if it is absent or holds NaN."""
+    stream = getattr(unnested(latent["samples"]), name)
+    if stream is None:
+        raise ValueError(f"the latent has no {name} stream; connect the latent of a UniTalk sampler")
+    if not torch.isfinite(stream).all():
+        raise ValueError(f"the {name} latent holds NaN or infinity; sample it again with other settings")
+    return stream
+
+
+def travelling(streams: AV[Tensor | None]) -> AV[Tensor | None]:
+    """On the device where the host keeps what goes from node to node."""
+    return streams.map(lambda one: one.to(comfy.model_management.intermediate_device()))
+
+
+def picture_scaling() -> Any:
+    """The Wan2.2 statistics: `process_in` normalises a picture latent, `process_out` undoes it."""
+    return comfy.latent_formats.Wan22()
+
+
+def with_values(conditioning: Any, values: dict[str, Any]) -> Any:
+    """CONDITIONING with `values` added to each entry."""
+    return node_helpers.conditioning_set_values(conditioning, values)
+
+
+# --- sound and video -------------------------------------------------------------------------------------
+
+
+def waveform_of(audio: dict[str, Any] | None, purpose: str) -> tuple[Tensor, int]:
+    """AUDIO -> ((channels, samples), sample_rate); ValueError in one sentence for what cannot be used."""
+    if audio is None:
+        raise ValueError(f"there is no audio to {purpose}: the video it came from has no sound track")
+    waveform, sample_rate = audio["waveform"], int(audio["sample_rate"])
+    if waveform.ndim != 3 or not waveform.numel() or sample_rate <= 0:
+        shape = tuple(waveform.shape)
+        raise ValueError(
+            f"the audio to {purpose} is empty: waveform {shape} at {sample_rate} Hz; connect another"
+        )
+    if waveform.shape[0] > 1:
+        raise ValueError(f"the audio to {purpose} holds {waveform.shape[0]} clips; give one clip at a time")
+    if waveform.shape[1] > 2:
+        raise ValueError(f"the audio to {purpose} has {waveform.shape[1]} channels; mix it to one or two")
+    return waveform[0], sample_rate
+
+
+def frames_of(images: Tensor) -> Tensor:
+    """IMAGE -> (f, h, w, 3) in 0..1; ValueError for what h264 cannot hold."""
+    if images is None or images.ndim != 4 or not images.numel() or images.shape[-1] not in (3, 4):
+        shape = None if images is None else tuple(images.shape)
+        raise ValueError(f"the picture must be frames (f, h, w, 3), got {shape}; connect decoded images")
+    height, width = images.shape[1:3]
+    if width % 2 or height % 2:
+        raise ValueError(
+            f"h264 needs an even width and height, got {width} x {height}; "
+            f"crop the picture to {width - width % 2} x {height - height % 2}"
+        )
+    return images[..., :3]
+
+
+def audio_of(waveform: Tensor, sample_rate: int) -> dict[str, Any]:
+    """(b, channels, samples) -> AUDIO"""
+    return {"waveform": waveform.float().cpu(), "sample_rate": int(sample_rate)}
+
+
+def frame_rate(fps: float) -> Fraction:
+    """fps as the fraction that it stands for; ValueError for what is no frame rate."""
+    if not (math.isfinite(fps) and 1 <= fps <= 240):
+        raise ValueError(f"fps must be from 1 to 240, got {fps:g}; connect the fps of UniTalk Empty Latent")
+    return Fraction(fps).limit_denominator(1001)
+
+
+def video_of(clip: Clip) -> Any:
+    """A finished clip -> VIDEO"""
+    audio = audio_of(clip.waveform[None], clip.sample_rate)
+    return InputImpl.VideoFromComponents(
+        Types.VideoComponents(images=clip.frames, audio=audio, frame_rate=clip.fps)
+    )
+
+
+# --- progress --------------------------------------------------------------------------------------------
+
+
+def progress(steps: int) -> Callable[[int], None]:
+    """A progress bar of `steps`: calling it with what is done moves it, and lets the user stop."""
+    bar = comfy.utils.ProgressBar(steps)
+
+    def report(done: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done)
+
+    return report
+
+
+def sampling_options(model: Any, steps: int) -> dict[str, Any]:
+    """Progress, preview and console bar, as the stock samplers have them."""
+    return {
+        "callback": latent_preview.prepare_callback(model, steps),
+        "disable_pbar": not comfy.utils.PROGRESS_BAR_ENABLED,
+    }
+
+
+# --- VAE and CLIP sockets --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class CoreVAE(comfy.sd.VAE):
+    """A VAE of the core behind the host's own encoding, decoding and tiling. Always loaded whole, in float32.
+
+    The host recognises its VAEs by their weights; ours come ready made, so `facts` fills in what it would
+    find out: latent_dim, latent_channels, upscale_ratio, memory_used_decode ...
+    """
+
+    def __init__(self, stage: nn.Module, facts: dict[str, Any]) -> None:
+        with _unwarned():
+            super().__init__(sd={})  # recognises nothing, says so, and leaves the defaults
+        self.first_stage_model = stage.eval().requires_grad_(False)
+        self.device = comfy.model_management.vae_device()
+        self.output_device = comfy.model_management.intermediate_device()
+        self.vae_dtype, self.working_dtypes, self.disable_offload = torch.float32, [torch.float32], True
+        comfy.model_management.archive_model_dtypes(stage)
+        offload = comfy.model_management.vae_offload_device()
+        self.patcher = comfy.model_patcher.ModelPatcher(
+            stage, load_device=self.device, offload_device=offload
+        )
+        self.model_size()
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+
+def text_clip(stage: nn.Module, tokenizer: Any) -> comfy.sd.CLIP:
+    """A text encoder of the core as CLIP. `stage`: encode_token_weights and the two option methods."""
+    clip = comfy.sd.CLIP(no_init=True)
+    clip.cond_stage_model = stage.eval().requires_grad_(False)
+    clip.tokenizer, clip.tokenizer_options = tokenizer, {}
+    clip.layer_idx, clip.use_clip_schedule, clip.apply_hooks_to_conds = None, False, None
+    clip.patcher = comfy.model_patcher.ModelPatcher(
+        stage,
+        load_device=comfy.model_management.text_encoder_device(),
+        offload_device=comfy.model_management.text_encoder_offload_device(),
+    )
+    clip.patcher.is_clip = True
+    return clip
+
+
+# --- sampling --------------------------------------------------------------------------------------------
+
+
+class AVGuider(comfy.samplers.CFGGuider):
+    """A GUIDER for AV latents whose strength is a core value: CFG, one scale a stream."""
+
+    def __init__(self, model: Any, positive: Any, negative: Any, guidance: CFG) -> None:
+        super().__init__(model)
+        self.set_conds(positive, negative)
+        self.set_cfg(max(guidance.scale.present()))
+        self.guidance, self.shapes = guidance, []
+
+    def sample(self, noise: Any, latent_image: Any, *args: Any, **kwargs: Any) -> Any:
+        self.shapes = [one.shape for one in unnested(latent_image).present()]
+        return super().sample(noise, latent_image, *args, **kwargs)
+
+    def predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None
+    ) -> Tensor:
+        options = dict(model_options or {})
+        if self.guidance.needs_uncond:
+            options |= {"sampler_cfg_function": self._combine, "disable_cfg1_optimization": True}
+        return super().predict_noise(x, timestep, options, seed)
+
+    def _combine(self, args: dict[str, Any]) -> Tensor:
+        """Estimates come as flat packs of differences to the input; guidance is linear, so it is the same."""
+        estimates = [
+            by_rank(comfy.utils.unpack_latents(args[name], self.shapes)) for name in ("cond", "uncond")
+        ]
+        combined = self.guidance.combine(*estimates).present()
+        return combined[0] if len(combined) == 1 else comfy.utils.pack_latents(combined)[0]
+
+
+def core_sampler(sample: Callable[..., AV], fresh: bool) -> comfy.samplers.KSAMPLER:
+    """A sampler of the core as SAMPLER. It sees the flat pack as one stream: all numbers are treated alike.
+
+    fresh: begin with the noise itself, as the core does, whatever is in the latent.
+    """
+
+    def run(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, callback: Any, **_: Any) -> Tensor:
+        def denoise(now: AV, sigma: Tensor) -> AV:
+            return AV(model(now.video, sigma.expand(len(x)), **extra_args), None)
+
+        def on_step(i: int, denoised: AV) -> None:
+            if callback is not None:
+                callback({"i": i, "x": x, "denoised": denoised.video, "sigma": sigmas[i]})
+
+        return sample(denoise, AV(model.noise if fresh else x, None), sigmas, on_step).video
+
+    return comfy.samplers.KSAMPLER(run)
+
+
+def model_shift(model: Any) -> float:
+    """The flow shift of a MODEL, after any ModelSampling node."""
+    return float(model.get_model_object("model_sampling").shift)

@@ -1,0 +1,151 @@
+"""Nodes that load: the miniature, joint models, audio codecs. Each gives stock sockets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..unitalk_core.config import ModelConfig
+from ..unitalk_core.models.audio_codec import AudioCodec
+from ..unitalk_core.weights.loading import load_audio_vae, load_embedded, load_model, load_vocoder
+from . import codecs, host
+from .host import io
+from .model import make_patcher
+
+DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+GRIFFIN_LIM = "griffin-lim"
+
+
+class UniTalkLoadEmbedded(io.ComfyNode):
+    """The miniature that comes with the pack."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkLoadEmbedded",
+            display_name="UniTalk Load Embedded",
+            category="UniTalk/loading",
+            description="Load the small model that comes with UniTalk: 64 x 64 pixels, no download.",
+            inputs=[],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The joint model of picture and sound."),
+                io.Clip.Output(display_name="clip", tooltip="Its text encoder, which reads phonemes."),
+                io.Vae.Output("vae", display_name="vae", tooltip="Its video VAE."),
+                io.Vae.Output("audio_vae", display_name="audio_vae", tooltip="Its audio VAE with a vocoder."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        bundle = load_embedded()
+        model = embedded_patcher(bundle.model)
+        clip = codecs.text_clip(bundle.text_encoder, bundle.config.markup)
+        vaes = codecs.picture_vae(bundle.video_vae), codecs.sound_vae(bundle.audio_codec)
+        return io.NodeOutput(model, clip, *vaes)
+
+
+class UniTalkLoadModel(io.ComfyNode):
+    """A joint model from a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkLoadModel",
+            display_name="UniTalk Load Model",
+            category="UniTalk/loading",
+            description="Load a joint audio-video model: UniTalking, Ovi, or one trained here.",
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=host.files("model"),
+                    tooltip="A file in models/diffusion_models; its streams and sizes are read from it.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=["default", "fp32", "bf16", "fp16"],
+                    default="default",
+                    tooltip="Precision of the weights; default is what suits the file and this machine.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The joint model of picture and sound."),
+                io.String.Output("info", display_name="info", tooltip="What the file holds, in one line."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, dtype: str) -> io.NodeOutput:
+        model = file_patcher(host.path_of("model", model_name), DTYPES[dtype])
+        return io.NodeOutput(model, describe(host.config_of(model)))
+
+
+class UniTalkLoadAudioVAE(io.ComfyNode):
+    """An audio VAE and the vocoder behind it, as one VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkLoadAudioVAE",
+            display_name="UniTalk Load Audio VAE",
+            category="UniTalk/loading",
+            description="Load MMAudio's audio VAE (16 or 44.1 kHz) with a vocoder, or with Griffin-Lim.",
+            inputs=[
+                io.Combo.Input(
+                    "vae_name",
+                    options=host.files("vae"),
+                    tooltip="A file in models/vae: MMAudio's audio VAE, 16 kHz or 44.1 kHz.",
+                ),
+                io.Combo.Input(
+                    "vocoder_name",
+                    options=["griffin-lim", *host.files("vae")],
+                    default="griffin-lim",
+                    tooltip="BigVGAN or Vocos of the same rate in models/vae; griffin-lim: no file, rougher.",
+                ),
+            ],
+            outputs=[
+                io.Vae.Output("audio_vae", display_name="audio_vae", tooltip="For UniTalk BigVGAN Vocode.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, vae_name: str, vocoder_name: str) -> io.NodeOutput:
+        named = vocoder_name != GRIFFIN_LIM
+        vocoder = host.path_of("vae", vocoder_name) if named else None
+        return io.NodeOutput(codecs.sound_vae(load_codec(host.path_of("vae", vae_name), vocoder)))
+
+
+def file_patcher(path: Path, dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:
+    """MODEL from a file. The host calls this again where it needs the model a second time."""
+    network, _ = load_model(path)
+    patcher = make_patcher(network, dtype, disable_dynamic)
+    patcher.cached_patcher_init = (file_patcher, (path, dtype))
+    return patcher
+
+
+def embedded_patcher(network: Any = None, disable_dynamic: bool = False) -> Any:
+    """MODEL of the miniature, from its network or from its file."""
+    patcher = make_patcher(network or load_embedded().model, None, disable_dynamic)
+    patcher.cached_patcher_init = (embedded_patcher, ())
+    return patcher
+
+
+def load_codec(vae: Path, vocoder: Path | None) -> AudioCodec:
+    """An audio VAE's file and a vocoder's, None for Griffin-Lim; ValueError if their mels differ."""
+    mel, audio_vae = load_audio_vae(vae)
+    return AudioCodec(mel, audio_vae, GriffinLim(mel.config) if vocoder is None else load_vocoder(vocoder))
+
+
+def describe(config: ModelConfig) -> str:
+    """One line for an artist: streams, size, clock."""
+    clip = config.format
+    names = {"picture": config.streams.video, "sound": config.streams.audio}
+    streams = " and ".join(name for name, stream in names.items() if stream is not None)
+    first = config.streams.present()[0]
+    return (
+        f"{streams}, {config.coupling} coupling, {first.depth} blocks of {first.width}; "
+        f"{float(clip.fps):g} fps, {clip.sample_rate} Hz, up to {float(clip.max_frames / clip.fps):.2f} s; "
+        f"prompts as {config.markup}"
+    )

@@ -1,0 +1,247 @@
+"""UniTalk as a stock MODEL: the core's network under ComfyUI's BaseModel and ModelPatcher.
+
+b batch · c channels · f latent frames · h, w latent rows, columns · n audio latents · N all numbers of a clip
+
+The host packs both streams flat, (b, 1, N), so that every stock sampler, scheduler, guider and mask works on
+them; the network gets them back as a list.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.nested_tensor
+import comfy.patcher_extension
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+from ..unitalk_core.av import AV
+from ..unitalk_core.config import ModelConfig
+from ..unitalk_core.diffusion.denoiser import token_timesteps
+from ..unitalk_core.diffusion.schedules import timesteps
+from ..unitalk_core.models.mmdit import Hooks, JointDiT
+from . import host
+
+# MiB x 100 per number of a packed latent and byte of precision, at width 3072: what the host multiplies by.
+# One video token (192 numbers) keeps about 40 rows of 3072 alive at once, the residual of them in float32.
+MEMORY_FACTOR = 0.06
+
+
+class Operations:
+    """The host's layer classes with device and dtype filled in: the `ops` that the core builds with."""
+
+    def __init__(self, operations: Any, device: torch.device | None, dtype: torch.dtype | None) -> None:
+        self._operations, self._made = operations, {"device": device, "dtype": dtype}
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(getattr(self._operations, name), **self._made)
+
+
+class Network(JointDiT):
+    """The core's network, called the way the host calls a diffusion model."""
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: Any, operations: Any) -> None:
+        with torch.device(device or "cpu"):
+            super().__init__(config, Operations(operations, device, dtype))
+        self.dtype = dtype
+
+    def forward(
+        self,
+        x: list[Tensor] | Tensor,
+        timestep: tuple[Tensor, Tensor] | Tensor,
+        context: Tensor | None = None,
+        transformer_options: dict[str, Any] | None = None,
+        **conditions: Any,
+    ) -> list[Tensor] | Tensor:
+        """Velocity of the streams in `x`, packed the same way. Wrappers of the host run around it."""
+        options = transformer_options or {}
+        kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        wrappers = comfy.patcher_extension.get_all_wrappers(kind, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._velocity, self, wrappers)
+        return executor.execute(x, timestep, context, options, **conditions)
+
+    def _velocity(
+        self,
+        x: list[Tensor] | Tensor,
+        timestep: tuple[Tensor, Tensor] | Tensor,
+        context: Tensor,
+        options: dict[str, Any],
+        reference: Tensor | None = None,
+        audio_context: Tensor | None = None,
+        **_: Any,
+    ) -> list[Tensor] | Tensor:
+        latent = host.by_rank([x] if torch.is_tensor(x) else list(x))
+        velocity = (
+            super()
+            .forward(
+                latent,
+                AV(timestep, timestep) if torch.is_tensor(timestep) else AV(*timestep),
+                AV(context, context if audio_context is None else audio_context),
+                None if reference is None else AV(reference, reference),
+                couple=(options.get("a2v_cross_attn", True), options.get("v2a_cross_attn", True)),
+                hooks=hooks_for(options),
+            )
+            .present()
+        )
+        return velocity[0] if len(velocity) == 1 else velocity
+
+
+def hooks_for(options: dict[str, Any]) -> Hooks:
+    """What the host's transformer options ask of the network: attention, block patches, STG blocks."""
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        layout = {"skip_reshape": True, "skip_output_reshape": True}
+        return optimized_attention(q, k, v, q.shape[1], mask=mask, transformer_options=options, **layout)
+
+    patches = options.get("patches_replace", {}).get("dit", {})
+
+    def run_block(index: int, block: Any, state: AV) -> AV:
+        patch = patches.get(("double_block", index))
+        return block(state) if patch is None else patched_block(patch, block, state, options)
+
+    return Hooks(attention, run_block, options.get("stg_self_attn_blocks", ()))
+
+
+def patched_block(patch: Any, block: Any, state: AV, options: dict[str, Any]) -> AV:
+    """Run one block through a block patch of the host: `img` is the pair (picture tokens, sound tokens)."""
+
+    def with_tokens(tokens: tuple) -> AV:
+        return state.map(lambda one, new: replace(one, tokens=new), AV(*tokens))
+
+    def tokens_of(some: AV) -> tuple:
+        tokens = some.map(lambda one: one.tokens)
+        return tokens.video, tokens.audio
+
+    def original(args: dict[str, Any]) -> dict[str, Any]:
+        return {"img": tokens_of(block(with_tokens(args["img"])))}
+
+    args = {"img": tokens_of(state), "txt": state.map(lambda one: one.text), "transformer_options": options}
+    return with_tokens(patch(args, {"original_block": original})["img"])
+
+
+class UniTalk(comfy.model_base.BaseModel):
+    """A rectified flow over picture and sound. `unitalk` is the core's configuration."""
+
+    def __init__(self, model_config: Any, device: Any = None) -> None:
+        flow = comfy.model_base.ModelType.FLOW
+        super().__init__(model_config, flow, device=device, unet_model=Network)
+        self.unitalk: ModelConfig = model_config.unet_config["config"]
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """Conditioning -> what `_apply_model` passes on: latent shapes, voice, second text, two masks."""
+        out = super().extra_conds(**kwargs)
+        shapes = kwargs.get("latent_shapes")
+        if shapes is not None:
+            out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
+        for name in ("reference", "audio_context"):
+            if kwargs.get(name) is not None:
+                out[name] = comfy.conds.CONDRegular(kwargs[name])
+        mask = kwargs.get("denoise_mask")
+        if mask is not None:
+            masks = host.by_rank(comfy.utils.unpack_latents(mask, shapes or [mask.shape]))
+            for name, one in (("video_mask", masks.video), ("audio_mask", masks.audio)):
+                if one is not None:
+                    out[name] = comfy.conds.CONDRegular(one[:, :1])
+        return out
+
+    def process_timestep(
+        self,
+        timestep: Tensor,
+        video_mask: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """(b,) -> one timestep a stream, (b,) or per token (b, tokens) where a mask keeps something."""
+        patch = (1, self.unitalk.format.patch, self.unitalk.format.patch)
+        return tuple(
+            timestep if mask is None else token_timesteps(mask, timestep, mask.shape, patch)
+            for mask in (video_mask, audio_mask)
+        )
+
+    def scale_latent_inpaint(self, latent_image: Tensor, **_: Any) -> Tensor:
+        """What is kept is shown to the network clean, at timestep 0."""
+        return latent_image
+
+    def process_latent_in(self, latent: Any) -> Any:
+        return self._scale_picture(latent, self.latent_format.process_in)
+
+    def process_latent_out(self, latent: Any) -> Any:
+        return self._scale_picture(latent, self.latent_format.process_out)
+
+    def _scale_picture(self, latent: Any, scale: Any) -> Any:
+        """Apply the picture's statistics to a nested latent, a flat pack (b, 1, N), or one plain stream."""
+        if getattr(latent, "is_nested", False):
+            return comfy.nested_tensor.NestedTensor(
+                [self._scale_picture(one, scale) for one in latent.unbind()]
+            )
+        if self._is_pack(latent):
+            streams = comfy.utils.unpack_latents(latent, self.latent_shapes)
+            return comfy.utils.pack_latents([self._scale_picture(one, scale) for one in streams])[0]
+        return scale(latent) if latent.ndim == 5 else latent
+
+    def _is_pack(self, latent: Tensor) -> bool:
+        shapes = self.latent_shapes or []
+        return len(shapes) > 1 and tuple(latent.shape[1:]) == (
+            1,
+            sum(math.prod(shape[1:]) for shape in shapes),
+        )
+
+
+class Family(comfy.supported_models_base.BASE):
+    """What the host asks of a kind of model. The core cannot be told of it, so our own loader uses it."""
+
+    latent_format = comfy.latent_formats.Wan22
+    unet_extra_config: ClassVar[dict[str, Any]] = {}
+    memory_usage_factor = MEMORY_FACTOR
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__({"config": config})
+        self.sampling_settings = {"shift": config.shift}
+        self.memory_usage_factor = MEMORY_FACTOR * config.streams.present()[0].width / 3072
+
+    def get_model(self, *_: Any, device: Any = None) -> UniTalk:
+        return UniTalk(self, device=device)
+
+
+def make_patcher(
+    network: JointDiT, dtype: torch.dtype | None, disable_dynamic: bool
+) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL from a network that the core has loaded. dtype: of the weights; None = the host's choice."""
+    tensors, family = network.state_dict(), Family(network.config)
+    device = comfy.model_management.get_torch_device()
+    dtypes = family.supported_inference_dtypes
+    if dtype is None:
+        numbers = {"model_params": comfy.utils.calculate_parameters(tensors), "supported_dtypes": dtypes}
+        weights = comfy.utils.weight_dtype(tensors)
+        dtype = comfy.model_management.unet_dtype(weight_dtype=weights, **numbers)
+    family.set_inference_dtype(dtype, comfy.model_management.unet_manual_cast(dtype, device, dtypes))
+    model = family.get_model(tensors)
+    # looked up here and not at import: the host swaps the class on CUDA
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    offload = comfy.model_management.unet_offload_device()
+    patcher = kind(model, load_device=device, offload_device=offload)
+    if not comfy.model_management.is_device_cpu(offload):
+        model.to(offload)
+    model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
+    return patcher
+
+
+def with_whole_timesteps(model: Any) -> Any:
+    """A MODEL that is told timesteps cut off after the point, as the reference UniPC and DPM++ do."""
+    sampling = copy.copy(model.get_model_object("model_sampling"))
+    sampling.timestep = lambda sigma: timesteps(sigma, whole=True).float()
+    clone = model.clone()
+    clone.add_object_patch("model_sampling", sampling)
+    return clone
