@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from typing import Any
 
 import torch
@@ -35,17 +36,16 @@ class BigVGANConfig(StoredConfig):
     final: str = "tanh"  # or "clamp"
 
     def __post_init__(self) -> None:
-        stages = len(self.rates)
-        if len(self.kernels) != stages or len(self.block_kernels) != len(self.block_dilations):
+        stages, pairs = len(self.rates), list(zip(self.rates, self.kernels, strict=False))
+        if len(self.kernels) != stages:
+            raise ValueError(f"{stages} rates need as many kernels, got {len(self.kernels)}")
+        if len(self.block_kernels) != len(self.block_dilations):
             raise ValueError(
-                f"{stages} rates need as many kernels, and each block kernel its dilations, got {self}"
+                f"{len(self.block_kernels)} block kernels, {len(self.block_dilations)} dilations"
             )
         if self.width % 2**stages:
             raise ValueError(f"width {self.width} cannot be halved {stages} times")
-        if any(
-            (kernel - rate) % 2 or kernel < rate
-            for rate, kernel in zip(self.rates, self.kernels, strict=True)
-        ):
+        if any(kernel < rate or (kernel - rate) % 2 for rate, kernel in pairs):
             raise ValueError(f"kernels {self.kernels} must exceed rates {self.rates} by even numbers")
         if self.final not in ("tanh", "clamp"):
             raise ValueError(f"final must be 'tanh' or 'clamp', got '{self.final}'")
@@ -71,6 +71,32 @@ class BigVGANConfig(StoredConfig):
             final_bias=data.get("use_bias_at_final", True),
             final="tanh" if data.get("use_tanh_at_final", True) else "clamp",
         )
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> BigVGANConfig:
+        """Read the sizes off folded weights; KeyError if they are not a BigVGAN's.
+
+        What weights do not tell is taken from the two releases: rates are half the kernels, dilations 1, 3, 5, and
+        the one without a final bias (v2) clamps.
+        """
+        width, mels, _ = tensors["conv_pre.weight"].shape
+        kernels = _kernels(tensors, "ups.{}.0.weight")
+        block_kernels = _kernels(tensors, "resblocks.{}.convs1.0.weight")
+        return cls(
+            mels=mels,
+            width=width,
+            rates=tuple(kernel // 2 for kernel in kernels),
+            kernels=kernels,
+            block_kernels=block_kernels[: len(block_kernels) // len(kernels)],
+            final_bias="conv_post.bias" in tensors,
+            final="tanh" if "conv_post.bias" in tensors else "clamp",
+        )
+
+
+def _kernels(tensors: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
+    """Kernel sizes of the layers `pattern` numbers from 0."""
+    names = map(pattern.format, count())
+    return tuple(tensors[name].shape[2] for name in takewhile(tensors.__contains__, names))
 
 
 BIGVGAN_16K = BigVGANConfig(mels=80, rates=(4, 4, 2, 2, 2, 2), kernels=(8, 8, 4, 4, 4, 4))
@@ -180,7 +206,7 @@ class Filter(nn.Module):
 
 
 def lowpass_taps() -> Tensor:
-    """(1, 1, 12) Kaiser-windowed sinc of unit sum: cutoff 0.25, half transition 0.3 cycles per (upsampled) sample."""
+    """(1, 1, 12) Kaiser-windowed sinc of unit sum: cutoff 0.25, half transition 0.3 cycles per sample."""
     cutoff, half_width = 0.25, 0.3
     attenuation = 2.285 * (TAPS // 2 - 1) * math.pi * 4 * half_width + 7.95  # dB, by Kaiser's formula
     window = torch.kaiser_window(
@@ -199,16 +225,15 @@ PAIRS = (
 
 
 def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors with each weight-norm pair, in either spelling, replaced by one `.weight` in float32.
+    """A checkpoint's tensors with each weight-norm pair, in either spelling, replaced by `.weight` in float32.
 
-    weight = gain * v / |v| with the norm over all dims but the first; gain is (rows, 1, 1). What is folded already
-    passes unchanged. ValueError for half a pair and for low-pass filters other than those of this network.
+    weight = gain * v / |v|, the norm over all dims but the first. What is folded already passes unchanged.
+    ValueError for half a pair and for a low-pass filter other than this network's.
     """
     folded = dict(tensors)
     for pair in PAIRS:
-        for stem in sorted(
-            {name.removesuffix(end) for end in pair for name in tensors if name.endswith(end)}
-        ):
+        stems = {name.removesuffix(end) for end in pair for name in tensors if name.endswith(end)}
+        for stem in sorted(stems):
             if missing := [stem + end for end in pair if stem + end not in tensors]:
                 raise ValueError(f"weight norm of {stem} is incomplete: {missing[0]} is missing")
             gain, direction = (folded.pop(stem + end).float() for end in pair)
@@ -222,9 +247,7 @@ def _check_filters(tensors: Mapping[str, Tensor]) -> None:
     expected = lowpass_taps()
     for name, one in tensors.items():
         if name.endswith(".filter") and not _same_filter(one, expected):
-            raise ValueError(
-                f"{name} is not the 12-tap low-pass of BigVGAN; this network applies that one only"
-            )
+            raise ValueError(f"{name} is not the 12-tap low-pass that this BigVGAN applies")
 
 
 def _same_filter(one: Tensor, expected: Tensor) -> bool:

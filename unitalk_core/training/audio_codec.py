@@ -142,9 +142,9 @@ WEIGHTS = {"mel": 4.0, "magnitude": 1.0, "convergence": 0.5, "phase": 0.5}
 
 
 def spectral_losses(made: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Of two waveforms (b, n), means over `RESOLUTIONS`: "magnitude" L1 of logs, "convergence" relative L2, "phase".
+    """Of waveforms (b, n), over `RESOLUTIONS`: "magnitude" L1 of logs, "convergence" relative L2; and "phase".
 
-    "phase" compares phase *differences* between neighbouring frames and bins, at the one resolution `PHASE`, where
+    "phase" compares phase *differences* between neighbouring frames and bins, at the resolution `PHASE`, where
     the target is loud: a common offset, which a mel does not determine, costs nothing.
     """
     magnitudes, convergences, phase = [], [], made.new_zeros(())
@@ -156,11 +156,12 @@ def spectral_losses(made: Tensor, target: Tensor) -> dict[str, Tensor]:
         if (n_fft, hop) == PHASE:
             ours, theirs = ours / loud, theirs / want
             phase = sum(_turn(ours, theirs, want, dim) for dim in (-1, -2))
-    return {"magnitude": torch.stack(magnitudes).mean(), "convergence": torch.stack(convergences).mean(), "phase": phase}
+    means = {"magnitude": torch.stack(magnitudes).mean(), "convergence": torch.stack(convergences).mean()}
+    return means | {"phase": phase}
 
 
 def _turn(ours: Tensor, theirs: Tensor, loudness: Tensor, dim: int) -> Tensor:
-    """Mean of 1 - cos of the difference in phase advance along `dim` of two unit spectra, weighted by `loudness`."""
+    """1 - cos of the difference in phase advance along `dim` of two unit spectra, weighted by `loudness`."""
     relative = ours * theirs.conj()  # the phase error; its advance is the error of the advance
     size = relative.shape[dim] - 1
     after, before = relative.narrow(dim, 1, size), relative.narrow(dim, 0, size)
