@@ -27,7 +27,8 @@ class GriffinLim:
 
     def __call__(self, mel: Tensor) -> Tensor:
         """Not clamped; ValueError for another number of mels or too few frames to find phases for."""
-        config, fewest = self.config, self.config.n_fft // self.config.hop
+        config = self.config
+        fewest = (config.n_fft - config.hop) // (2 * config.hop) + 1
         if mel.dim() != 3 or mel.shape[1] != config.mels or mel.shape[2] < fewest:
             want = f"(batch, {config.mels}, {fewest} or more)"
             raise ValueError(f"a mel must be {want}, got {tuple(mel.shape)}")

@@ -76,8 +76,8 @@ class BigVGANConfig(StoredConfig):
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> BigVGANConfig:
         """Read the sizes off folded weights; KeyError if they are not a BigVGAN's.
 
-        What weights do not tell is taken from the two releases: rates are half the kernels, dilations 1, 3, 5, and
-        the one without a final bias (v2) clamps.
+        What weights do not tell is as in the two releases: rates are half the kernels, dilations are 1, 3, 5,
+        and the one without a final bias (v2) clamps.
         """
         width, mels, _ = tensors["conv_pre.weight"].shape
         kernels = _kernels(tensors, "ups.{}.0.weight")
@@ -225,7 +225,7 @@ PAIRS = (
 
 
 def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors with each weight-norm pair, in either spelling, replaced by `.weight` in float32.
+    """A checkpoint's tensors with each weight-norm pair, in either spelling, made one `.weight` in float32.
 
     weight = gain * v / |v|, the norm over all dims but the first. What is folded already passes unchanged.
     ValueError for half a pair and for a low-pass filter other than this network's.

@@ -142,10 +142,10 @@ WEIGHTS = {"mel": 4.0, "magnitude": 1.0, "convergence": 0.5, "phase": 0.5}
 
 
 def spectral_losses(made: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Of waveforms (b, n), over `RESOLUTIONS`: "magnitude" L1 of logs, "convergence" relative L2; and "phase".
+    """Of waveforms (b, n), over `RESOLUTIONS`: "magnitude" L1 of logs, "convergence" relative L2; "phase".
 
-    "phase" compares phase *differences* between neighbouring frames and bins, at the resolution `PHASE`, where
-    the target is loud: a common offset, which a mel does not determine, costs nothing.
+    "phase" compares phase *differences* between neighbouring frames and bins, at the resolution `PHASE`,
+    where the target is loud: a common offset, which a mel does not determine, costs nothing.
     """
     magnitudes, convergences, phase = [], [], made.new_zeros(())
     for n_fft, hop in RESOLUTIONS:
