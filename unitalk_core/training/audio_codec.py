@@ -28,6 +28,9 @@ log = logging.getLogger("unitalk")
 OnStep = Callable[[int, dict[str, float]], None]
 RESOLUTIONS = ((2048, 512), (1024, 256), (512, 128), (256, 64))  # n_fft, hop of the vocoder's losses
 PHASE = (512, 128)
+WEIGHTS = {"mel": 4.0, "magnitude": 1.0, "convergence": 0.5, "phase": 0.5}
+VAE_RATE = 1e-3  # 3e-3 collapses: rows of norm 1 move too far in a step
+VOCOS_RATE = 2e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Budget:
     minutes: float | None = None
     batch: int = 16
     frames: int = 64  # mel frames of one crop
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None  # None: the trainer's own
     warmup: float = 0.02  # share of the budget
     average: float = 0.999  # of the weights, per step
     seed: int = 0
@@ -46,9 +49,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
-            raise ValueError(
-                f"a budget is steps or minutes, got steps {self.steps} and minutes {self.minutes}"
-            )
+            raise ValueError(f"a budget is steps or minutes, got {self.steps} steps, {self.minutes} minutes")
 
     def progress(self) -> Iterator[float]:
         """0 at the first step, towards 1 at the last; ends when the budget is spent."""
@@ -59,14 +60,10 @@ class Budget:
         while (share := (time.monotonic() - start) / (60 * self.minutes)) < 1:
             yield share
 
-    def rate(self, progress: float) -> float:
-        """Learning rate: linear warm-up, then half a cosine to zero."""
-        return (
-            self.learning_rate
-            * min(1.0, (progress + 1e-3) / self.warmup)
-            * (1 + math.cos(math.pi * progress))
-            / 2
-        )
+    def rate(self, progress: float, own: float) -> float:
+        """Learning rate, `own` unless the budget names one: linear warm-up, then half a cosine to zero."""
+        rise = min(1.0, (progress + 1e-3) / self.warmup)
+        return (self.learning_rate or own) * rise * (1 + math.cos(math.pi * progress)) / 2
 
 
 def train_mel_vae(
@@ -138,9 +135,6 @@ def train_vocos(
     return fit(vocos, budget, losses, on_step)
 
 
-WEIGHTS = {"mel": 4.0, "magnitude": 1.0, "convergence": 0.5, "phase": 0.5}
-
-
 def spectral_losses(made: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Of waveforms (b, n), over `RESOLUTIONS`: "magnitude" L1 of logs, "convergence" relative L2; "phase".
 
@@ -202,6 +196,7 @@ class Crops:
 def fit(
     model: nn.Module,
     budget: Budget,
+    learning_rate: float,
     losses: Callable[[], dict[str, Tensor]],
     on_step: OnStep | None,
     after: Callable[[nn.Module], None] | None = None,
@@ -210,7 +205,7 @@ def fit(
     averaged = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
     for i, progress in enumerate(budget.progress()):
-        optimizer.param_groups[0]["lr"] = budget.rate(progress)
+        optimizer.param_groups[0]["lr"] = budget.rate(progress, learning_rate)
         parts = losses()
         if not parts["loss"].isfinite():
             raise ValueError(
