@@ -29,8 +29,6 @@ OnStep = Callable[[int, dict[str, float]], None]
 RESOLUTIONS = ((2048, 512), (1024, 256), (512, 128), (256, 64))  # n_fft, hop of the vocoder's losses
 PHASE = (512, 128)
 WEIGHTS = {"mel": 4.0, "magnitude": 1.0, "convergence": 0.5, "phase": 0.5}
-VAE_RATE = 1e-3  # 3e-3 collapses: rows of norm 1 move too far in a step
-VOCOS_RATE = 2e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,7 @@ class Budget:
     minutes: float | None = None
     batch: int = 16
     frames: int = 64  # mel frames of one crop
-    learning_rate: float | None = None  # None: the trainer's own
+    learning_rate: float = 1e-3
     warmup: float = 0.02  # share of the budget
     average: float = 0.999  # of the weights, per step
     seed: int = 0
@@ -60,10 +58,10 @@ class Budget:
         while (share := (time.monotonic() - start) / (60 * self.minutes)) < 1:
             yield share
 
-    def rate(self, progress: float, own: float) -> float:
-        """Learning rate, `own` unless the budget names one: linear warm-up, then half a cosine to zero."""
+    def rate(self, progress: float) -> float:
+        """Learning rate: linear warm-up, then half a cosine to zero."""
         rise = min(1.0, (progress + 1e-3) / self.warmup)
-        return (self.learning_rate or own) * rise * (1 + math.cos(math.pi * progress)) / 2
+        return self.learning_rate * rise * (1 + math.cos(math.pi * progress)) / 2
 
 
 def train_mel_vae(
@@ -80,7 +78,7 @@ def train_mel_vae(
     Loss: L1 of the standardised log-mel plus `kl` times the divergence from a unit normal, both per element.
     `on_step(i, losses)` sees "mel" in the mel's own log units.
     """
-    budget = budget or Budget(minutes=3)
+    budget = budget or Budget(minutes=3)  # a rate of 3e-3 collapses: rows of norm 1 move too far in a step
     crops = Crops(waveforms, mel.hop * budget.frames, budget.seed)
     to_mel, vae = Mel(mel), AudioVAE(config)
     _standardise(vae, to_mel(crops.draw(256)))
@@ -118,7 +116,7 @@ def train_vocos(
 
     Loss: L1 log-mel, multi-resolution STFT magnitudes, and phase differences along time and frequency.
     """
-    budget = budget or Budget(minutes=6)
+    budget = budget or Budget(minutes=6, learning_rate=2e-3)
     crops = Crops(waveforms, mel.hop * budget.frames, budget.seed)
     to_mel, vocos = Mel(mel), Vocos(config)
     _start(vocos, budget.seed)
@@ -196,7 +194,6 @@ class Crops:
 def fit(
     model: nn.Module,
     budget: Budget,
-    learning_rate: float,
     losses: Callable[[], dict[str, Tensor]],
     on_step: OnStep | None,
     after: Callable[[nn.Module], None] | None = None,
@@ -205,7 +202,7 @@ def fit(
     averaged = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
     for i, progress in enumerate(budget.progress()):
-        optimizer.param_groups[0]["lr"] = budget.rate(progress, learning_rate)
+        optimizer.param_groups[0]["lr"] = budget.rate(progress)
         parts = losses()
         if not parts["loss"].isfinite():
             raise ValueError(
