@@ -104,7 +104,7 @@ class Stream(nn.Module):
     ) -> StreamState:
         """latent: (b, c, f, h, w) or (b, c, n); timestep: (b,) or (b, tokens); context: (b, len, text_dim);
         reference: (b, len, reference_dim) or None; length: (b,) valid latent frames or audio latents."""
-        tokens = self._tokens(latent)
+        tokens = self._tokens(latent, length)
         steps = Timesteps.of(timestep, *tokens.shape[:2])
         time = self.time_embedding(sinusoid(steps.values, self.config.freq_dim).to(tokens.dtype))
         return StreamState(
@@ -141,7 +141,7 @@ class Stream(nn.Module):
         count = self.grid(latent)[0]
         return torch.arange(count, dtype=torch.float64) * self.config.rope_scale
 
-    def _tokens(self, latent: Tensor) -> Tensor:
+    def _tokens(self, latent: Tensor, length: Tensor | None = None) -> Tensor:
         if latent.shape[1] != self.config.in_channels:
             raise ValueError(
                 f"latent has {latent.shape[1]} channels, this stream takes {self.config.in_channels}"
@@ -149,6 +149,8 @@ class Stream(nn.Module):
         self.grid(latent)
         if self.config.input == "linear":
             return self.patch_embedding(latent.transpose(1, 2))
+        if self.config.input == "conv" and length is not None:
+            return _unpadded(self.patch_embedding, latent, length.tolist())
         return self.patch_embedding(latent).flatten(2).transpose(1, 2)
 
     def _turn(self, latent: Tensor) -> Tensor:
@@ -176,6 +178,13 @@ def _input_layer(config: StreamConfig, ops: Any) -> nn.Module:
         conv = ops.Conv1d(config.in_channels, config.width, GatedConv.KERNEL, padding=GatedConv.KERNEL // 2)
         return nn.Sequential(conv, nn.SiLU(), GatedConv(config.width, ops))
     return ops.Conv3d(config.in_channels, config.width, config.patch, stride=config.patch)
+
+
+def _unpadded(layer: nn.Module, latent: Tensor, lengths: list[int]) -> Tensor:
+    """(b, c, n) -> (b, n, d): convolutions see each sample without its padding, whose tokens are zero."""
+    rows = [layer(one[None, :, :length]) for one, length in zip(latent, lengths, strict=True)]
+    padded = [functional.pad(one, (0, latent.shape[2] - one.shape[2])) for one in rows]
+    return torch.cat(padded).transpose(1, 2)
 
 
 def _reference_layer(config: StreamConfig, ops: Any) -> nn.Module:

@@ -1,0 +1,250 @@
+"""Models from files, and files from models. A file carries its own configuration, or its shapes tell it.
+
+Our files hold JSON under the metadata key `unitalk`: {"model": ..., "text_encoder": ...} and so on, by part.
+Modules are built on the meta device and take over the tensors of the file: nothing is initialised in vain.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..models.audio_codec import AudioCodec
+from ..models.audio_vae import AudioVAE, AudioVAEConfig, fold, is_folded
+from ..models.griffin_lim import GriffinLim
+from ..models.mel import MEL_16K, MEL_44K, Mel, MelConfig
+from ..models.mmdit import JointDiT
+from ..models.text_encoder import (
+    PhonemeConfig,
+    PhonemeEncoder,
+    UMT5Config,
+    UMT5Encoder,
+    folder_tokenizer,
+    sentencepiece_tokenizer,
+)
+from ..models.video_vae import VideoVAE, VideoVAEConfig
+from ..models.vocoder import BigVGAN, BigVGANConfig, fold_weight_norm
+from ..models.vocos import Vocos, VocosConfig
+from . import shapes
+from .files import (
+    dequantise,
+    load_weights,
+    quantise_int8,
+    read_metadata,
+    read_shapes,
+    read_tensors,
+    save_tensors,
+)
+from .keymaps import find_part, recognise
+
+Source = str | Path
+EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED_FILES = (
+    "model.safetensors",
+    "video_vae.safetensors",
+    "audio_vae.safetensors",
+    "vocoder.safetensors",
+)
+TEXT_ENCODER = "text_encoder."  # prefix of the phoneme encoder in the miniature's model file
+MELS = {config.mels: config for config in (MEL_16K, MEL_44K)}
+
+
+class Parts(NamedTuple):
+    """Everything that makes clips."""
+
+    model: JointDiT
+    config: ModelConfig
+    video_vae: VideoVAE
+    audio_codec: AudioCodec
+    text_encoder: PhonemeEncoder
+
+
+def stored_config(path: Source) -> dict[str, Any]:
+    """The configurations that a file carries, by part; empty for a file that is not ours."""
+    text = read_metadata(path).get("unitalk")
+    if text is None:
+        return {}
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the configuration in {path} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"the configuration in {path} is a {type(config).__name__} instead of a table by part"
+        )
+    return config
+
+
+def read_model(
+    paths: Source | Sequence[Source], dtype: torch.dtype | None = None
+) -> tuple[dict[str, Tensor], ModelConfig]:
+    """Weights in our names and the configuration of a transformer, from one file or one for each stream.
+
+    dtype: of all floating point weights; None keeps the file's (fp8 becomes float16).
+    """
+    sources = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    weights: dict[str, Tensor] = {}
+    config: dict[str, Any] = {}
+    for path in sources:
+        part = _part(path, "model", dtype)
+        if twice := weights.keys() & part.keys():
+            raise ValueError(
+                f"{path} holds {min(twice)} and {len(twice)} more that another file holds already"
+            )
+        weights |= part
+        config |= stored_config(path)
+    if "model" in config:
+        return _without_text(weights), ModelConfig.from_json(config["model"])
+    return weights, shapes.model_config(_shapes(weights), " + ".join(str(path) for path in sources))
+
+
+def load_model(
+    paths: Source | Sequence[Source], ops: Any = nn, dtype: torch.dtype | None = None
+) -> tuple[JointDiT, ModelConfig]:
+    """A transformer and its configuration from one file, or from one for each stream (Ovi's split files)."""
+    weights, config = read_model(paths, dtype)
+    return _built(lambda: JointDiT(config, ops=ops), weights, paths), config
+
+
+def load_video_vae(path: Source, ops: Any = nn, dtype: torch.dtype | None = None) -> VideoVAE:
+    """A Wan2.2 video VAE: Wan's file, ComfyUI's, or ours."""
+    weights = _part(path, "video vae", dtype)
+    stored = stored_config(path).get("video_vae")
+    config = VideoVAEConfig.from_json(stored) if stored else shapes.video_vae_config(_shapes(weights), path)
+    return _built(lambda: VideoVAE(config, ops=ops), weights, path)
+
+
+def load_audio_vae(path: Source, ops: Any = nn) -> AudioVAE:
+    """An MMAudio VAE in float32: its raw weights (folded here), folded ones as in ComfyUI's file, or ours."""
+    weights = _part(path, "audio vae", torch.float32)
+    stored = stored_config(path).get("audio_vae")
+    config = AudioVAEConfig.from_json(stored) if stored else AudioVAEConfig.from_tensors(weights)
+    if not stored and not is_folded(weights):
+        weights = fold(weights)
+    return _built(lambda: AudioVAE(config, ops=ops), weights, path)
+
+
+def load_vocoder(path: Source, ops: Any = nn) -> BigVGAN | Vocos:
+    """A vocoder in float32: BigVGAN v1 or v2 in any spelling of its weight norm, or our Vocos."""
+    weights = _part(path, "vocoder", torch.float32)
+    stored = stored_config(path).get("vocoder")
+    if stored and "hidden" in stored:
+        return _built(lambda: Vocos(VocosConfig.from_json(stored), ops=ops), weights, path)
+    weights = fold_weight_norm(weights)
+    config = BigVGANConfig.from_json(stored) if stored else BigVGANConfig.from_tensors(weights)
+    return _built(lambda: BigVGAN(config, ops=ops), weights, path)
+
+
+def load_audio_codec(vae: Source, vocoder: Source | None = None) -> AudioCodec:
+    """Waveform <-> audio latent from the files of a VAE and a vocoder, maybe one; None is Griffin-Lim."""
+    audio_vae = load_audio_vae(vae)
+    stored = stored_config(vae).get("mel")
+    mel = MelConfig.from_json(stored) if stored else MELS.get(audio_vae.config.mels)
+    if mel is None:
+        raise ValueError(f"{vae} has {audio_vae.config.mels} mels; known are {' and '.join(map(str, MELS))}")
+    return AudioCodec(Mel(mel), audio_vae, GriffinLim(mel) if vocoder is None else load_vocoder(vocoder))
+
+
+def load_text_encoder(
+    path: Source, tokenizer: Source | None = None, dtype: torch.dtype | None = None
+) -> UMT5Encoder:
+    """UMT5 from Wan's file, transformers' or ComfyUI's (fp8).
+
+    tokenizer: its folder; not needed where the file holds `spiece_model`, or beside Wan's `google/umt5-xxl`.
+    """
+    weights = _part(path, "text encoder", dtype)
+    weights.pop("encoder.embed_tokens.weight", None)
+    pieces = weights.pop("spiece_model", None)
+    beside = Path(path).parent / "google" / "umt5-xxl"
+    if tokenizer is not None or (pieces is None and beside.is_dir()):
+        tokenize = folder_tokenizer(tokenizer or beside)
+    else:
+        tokenize = None if pieces is None else sentencepiece_tokenizer(pieces)
+    config = UMT5Config.from_tensors(weights)
+    return _built(lambda: UMT5Encoder(config, tokenize), weights, path)
+
+
+def load_embedded(folder: Source = EMBEDDED) -> Parts:
+    """The miniature that is shipped with the pack. FileNotFoundError if one of its files is missing."""
+    folder = Path(folder)
+    if missing := [name for name in EMBEDDED_FILES if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"the miniature is incomplete: {folder} lacks {', '.join(missing)}")
+    model, video_vae, audio_vae, vocoder = (folder / name for name in EMBEDDED_FILES)
+    weights = dequantise(read_tensors(model))
+    text = {
+        name.removeprefix(TEXT_ENCODER): one for name, one in weights.items() if name.startswith(TEXT_ENCODER)
+    }
+    stored = stored_config(model)
+    config, words = ModelConfig.from_json(stored["model"]), PhonemeConfig.from_json(stored["text_encoder"])
+    return Parts(
+        _built(lambda: JointDiT(config), _without_text(weights), model),
+        config,
+        load_video_vae(video_vae),
+        load_audio_codec(audio_vae, vocoder),
+        _built(lambda: PhonemeEncoder(words), text, model),
+    )
+
+
+def save_embedded(folder: Source, parts: Parts) -> None:
+    """Write the miniature's four files in int8, each whole or not at all."""
+    model, video_vae, audio_vae, vocoder = (Path(folder) / name for name in EMBEDDED_FILES)
+    codec = parts.audio_codec
+    text = {TEXT_ENCODER + name: one for name, one in parts.text_encoder.state_dict().items()}
+    configs = {"model": parts.config, "text_encoder": parts.text_encoder.config}
+    save_part(model, parts.model.state_dict() | text, configs)
+    save_part(video_vae, parts.video_vae.state_dict(), {"video_vae": parts.video_vae.config})
+    save_part(audio_vae, codec.vae.state_dict(), {"audio_vae": codec.vae.config, "mel": codec.mel.config})
+    save_part(vocoder, codec.vocoder.state_dict(), {"vocoder": codec.vocoder.config})
+
+
+def save_part(
+    path: Source, tensors: Mapping[str, Tensor], configs: Mapping[str, Any], int8: bool = True
+) -> None:
+    """Write weights with the configurations of what they belong to, by part; as int8, or as they are."""
+    table = {part: config.to_json() for part, config in configs.items()}
+    packed = quantise_int8(tensors) if int8 else tensors
+    save_tensors(path, packed, {"unitalk": table, "format": "pt"})
+
+
+def describe(path: Source) -> dict[str, Any]:
+    """What a file holds, without reading its weights where that is possible: parts, sizes, configuration."""
+    sizes = read_shapes(path)
+    return {
+        "file": str(path),
+        "holds": [found.kind.name for found in recognise(sizes)],
+        "tensors": len(sizes),
+        "parameters": sum(torch.Size(shape).numel() for shape in sizes.values()),
+        "bytes": Path(path).stat().st_size,
+        "config": stored_config(path),
+    }
+
+
+def _part(path: Source, part: str, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """One part of a file in our names and as plain tensors, floating point ones in `dtype` if given."""
+    tensors = read_tensors(path)
+    weights = dequantise(find_part(tensors, part, path).take(tensors), dtype)
+    if dtype is None:
+        return weights
+    return {name: one.to(dtype) if one.is_floating_point() else one for name, one in weights.items()}
+
+
+def _without_text(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model file of the miniature's kind carries its text encoder too."""
+    return {name: one for name, one in weights.items() if not name.startswith(TEXT_ENCODER)}
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(one.shape) for name, one in weights.items()}
+
+
+def _built(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], source: object) -> Any:
+    with torch.device("meta"):
+        module = make()
+    load_weights(module, weights, str(source))
+    return module.eval()
