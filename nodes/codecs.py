@@ -65,7 +65,7 @@ class SoundStage(nn.Module):
         self.output_sample_rate = codec.sample_rate
 
     def encode(self, waveform: Tensor) -> Tensor:
-        return self.codec.encode(waveform.mean(dim=1))
+        return self.codec.encode(self.codec.pad(waveform.mean(dim=1)))
 
     def decode(self, latent: Tensor) -> Tensor:
         return self.codec.decode(latent)[:, None]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..unitalk_core.config import ModelConfig
-from ..unitalk_core.models.audio_codec import AudioCodec
-from ..unitalk_core.weights.loading import load_audio_vae, load_embedded, load_model, load_vocoder
+from ..unitalk_core.weights.loading import EMBEDDED, Parts, load_audio_codec, load_embedded, load_model
 from . import codecs, host
 from .host import io
 from .model import make_patcher
@@ -39,11 +39,10 @@ class UniTalkLoadEmbedded(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        bundle = load_embedded()
-        model = embedded_patcher(bundle.model)
-        clip = codecs.text_clip(bundle.text_encoder, bundle.config.markup)
-        vaes = codecs.picture_vae(bundle.video_vae), codecs.sound_vae(bundle.audio_codec)
-        return io.NodeOutput(model, clip, *vaes)
+        parts = load_miniature()
+        clip = codecs.text_clip(parts.text_encoder, parts.config.markup)
+        vaes = codecs.picture_vae(parts.video_vae), codecs.sound_vae(parts.audio_codec)
+        return io.NodeOutput(embedded_patcher(parts.model), clip, *vaes)
 
 
 class UniTalkLoadModel(io.ComfyNode):
@@ -63,6 +62,13 @@ class UniTalkLoadModel(io.ComfyNode):
                     tooltip="A file in models/diffusion_models; its streams and sizes are read from it.",
                 ),
                 io.Combo.Input(
+                    "second_name",
+                    options=["none", *host.files("model")],
+                    default="none",
+                    tooltip="The other stream's file, for a model that comes in two (Ovi); else none.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
                     "dtype",
                     options=["default", "fp32", "bf16", "fp16"],
                     default="default",
@@ -77,9 +83,10 @@ class UniTalkLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model_name: str, dtype: str) -> io.NodeOutput:
-        model = file_patcher(host.path_of("model", model_name), DTYPES[dtype])
-        return io.NodeOutput(model, describe(host.config_of(model)))
+    def execute(cls, model_name: str, second_name: str, dtype: str) -> io.NodeOutput:
+        names = [name for name in (model_name, second_name) if name != "none"]
+        model = file_patcher(tuple(host.path_of("model", name) for name in names), DTYPES[dtype])
+        return io.NodeOutput(model, in_words(host.config_of(model)))
 
 
 class UniTalkLoadAudioVAE(io.ComfyNode):
@@ -112,38 +119,35 @@ class UniTalkLoadAudioVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name: str, vocoder_name: str) -> io.NodeOutput:
-        named = vocoder_name != GRIFFIN_LIM
-        vocoder = host.path_of("vae", vocoder_name) if named else None
-        return io.NodeOutput(codecs.sound_vae(load_codec(host.path_of("vae", vae_name), vocoder)))
+        vocoder = None if vocoder_name == GRIFFIN_LIM else host.path_of("vae", vocoder_name)
+        return io.NodeOutput(codecs.sound_vae(load_audio_codec(host.path_of("vae", vae_name), vocoder)))
 
 
-def file_patcher(path: Path, dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:
-    """MODEL from a file. The host calls this again where it needs the model a second time."""
-    network, _ = load_model(path)
+def file_patcher(paths: tuple[Path, ...], dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:
+    """MODEL from files. The host calls this again where it needs the model a second time."""
+    network, _ = load_model(paths)
     patcher = make_patcher(network, dtype, disable_dynamic)
-    patcher.cached_patcher_init = (file_patcher, (path, dtype))
+    patcher.cached_patcher_init = (file_patcher, (paths, dtype))
     return patcher
 
 
 def embedded_patcher(network: Any = None, disable_dynamic: bool = False) -> Any:
     """MODEL of the miniature, from its network or from its file."""
-    patcher = make_patcher(network or load_embedded().model, None, disable_dynamic)
+    patcher = make_patcher(network or load_miniature().model, None, disable_dynamic)
     patcher.cached_patcher_init = (embedded_patcher, ())
     return patcher
 
 
-def load_codec(vae: Path, vocoder: Path | None) -> AudioCodec:
-    """An audio VAE's file and a vocoder's, None for Griffin-Lim; ValueError if their mels differ."""
-    mel, audio_vae = load_audio_vae(vae)
-    return AudioCodec(mel, audio_vae, GriffinLim(mel.config) if vocoder is None else load_vocoder(vocoder))
+def load_miniature() -> Parts:
+    """The files that come with the pack, or those in the folder that UNITALK_EMBEDDED names."""
+    return load_embedded(os.environ.get("UNITALK_EMBEDDED") or EMBEDDED)
 
 
-def describe(config: ModelConfig) -> str:
-    """One line for an artist: streams, size, clock."""
-    clip = config.format
+def in_words(config: ModelConfig) -> str:
+    """One line for an artist: streams, size, clock, prompts."""
+    clip, first = config.format, config.streams.present()[0]
     names = {"picture": config.streams.video, "sound": config.streams.audio}
     streams = " and ".join(name for name, stream in names.items() if stream is not None)
-    first = config.streams.present()[0]
     return (
         f"{streams}, {config.coupling} coupling, {first.depth} blocks of {first.width}; "
         f"{float(clip.fps):g} fps, {clip.sample_rate} Hz, up to {float(clip.max_frames / clip.fps):.2f} s; "

@@ -145,9 +145,10 @@ class UniTalk(comfy.model_base.BaseModel):
         shapes = kwargs.get("latent_shapes")
         if shapes is not None:
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
-        for name in ("reference", "audio_context"):
-            if kwargs.get(name) is not None:
-                out[name] = comfy.conds.CONDRegular(kwargs[name])
+        if kwargs.get("audio_context") is not None:
+            out["audio_context"] = comfy.conds.CONDRegular(kwargs["audio_context"])
+        if kwargs.get("reference") is not None:
+            out["reference"] = comfy.conds.CONDRegular(kwargs["reference"][:, : self._reference_len()])
         mask = kwargs.get("denoise_mask")
         if mask is not None:
             masks = host.by_rank(comfy.utils.unpack_latents(mask, shapes or [mask.shape]))
@@ -155,6 +156,13 @@ class UniTalk(comfy.model_base.BaseModel):
                 if one is not None:
                     out[name] = comfy.conds.CONDRegular(one[:, :1])
         return out
+
+    def _reference_len(self) -> int:
+        """As many latents of a voice as the model hears; ValueError if it hears none."""
+        listening = [one for one in self.unitalk.streams.present() if one.reference != "none"]
+        if not listening:
+            raise ValueError("this model does not take a voice; leave out UniTalk Reference Audio Encode")
+        return max(one.reference_len for one in listening)
 
     def process_timestep(
         self,

@@ -11,11 +11,10 @@ from ..unitalk_core.av import AV, draw_noise
 from ..unitalk_core.diffusion.guidance import CFG
 from ..unitalk_core.diffusion.samplers import SAMPLERS
 from ..unitalk_core.diffusion.schedules import SCHEDULES
+from ..unitalk_core.pipeline import WHOLE_TIMESTEPS, check_finite
 from . import host
 from .host import io
 from .model import with_whole_timesteps
-
-WHOLE_TIMESTEPS = ("unipc", "dpmpp_2m")  # whose references cut timesteps off after the point
 
 
 class UniTalkJointSampler(io.ComfyNode):
@@ -136,7 +135,7 @@ def sample(
         seed=seed.video,
         **host.sampling_options(guider.model_patcher, len(sigmas) - 1),
     )
-    made = host.travelling(host.unnested(samples))
+    made = check_finite(host.travelling(host.unnested(samples)), "at the end of sampling")
     return latent | {"samples": host.nested(made if mask is None else kept(made, start, mask))}
 
 
