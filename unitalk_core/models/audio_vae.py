@@ -55,20 +55,6 @@ class AudioVAEConfig(StoredConfig):
         return 2 ** len(self.down)
 
     @classmethod
-    def from_reference(cls, data: Mapping[str, Any]) -> AudioVAEConfig:
-        """From MMAudio's names for the same numbers (`data_dim`, `embed_dim`, `hidden_dim`, ...)."""
-        return cls(
-            mels=data["data_dim"],
-            latent_channels=data["embed_dim"],
-            width=data["hidden_dim"],
-            multipliers=tuple(data["ch_mult"]),
-            blocks=data["num_res_blocks"],
-            down=tuple(data["down_layers"]),
-            kernel=data["kernel_size"],
-            clip=data["clip_act"],
-        )
-
-    @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> AudioVAEConfig:
         """Read the sizes off a checkpoint in MMAudio's names; KeyError if it is not one."""
         width, mels, kernel = tensors["encoder.conv_in.weight"].shape

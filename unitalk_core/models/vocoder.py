@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from typing import Any
 
 import torch
@@ -55,21 +56,30 @@ class BigVGANConfig(StoredConfig):
         return math.prod(self.rates)
 
     @classmethod
-    def from_reference(cls, data: Mapping[str, Any]) -> BigVGANConfig:
-        """From the fields of BigVGAN's own config.json; ValueError for a variant that this class is not."""
-        built = {"resblock": "1", "activation": "snakebeta", "snake_logscale": True}
-        if other := {name: data[name] for name, value in built.items() if str(data[name]) != str(value)}:
-            raise ValueError(f"only BigVGAN with {built} is supported, got {other}")
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> BigVGANConfig:
+        """Read the sizes off folded weights; KeyError if they are not a BigVGAN's.
+
+        What weights do not tell is as in the two releases: rates are half the kernels, dilations are 1, 3, 5,
+        and the one without a final bias (v2) clamps.
+        """
+        width, mels, _ = tensors["conv_pre.weight"].shape
+        kernels = _kernels(tensors, "ups.{}.0.weight")
+        block_kernels = _kernels(tensors, "resblocks.{}.convs1.0.weight")
         return cls(
-            mels=data["num_mels"],
-            width=data["upsample_initial_channel"],
-            rates=tuple(data["upsample_rates"]),
-            kernels=tuple(data["upsample_kernel_sizes"]),
-            block_kernels=tuple(data["resblock_kernel_sizes"]),
-            block_dilations=tuple(map(tuple, data["resblock_dilation_sizes"])),
-            final_bias=data.get("use_bias_at_final", True),
-            final="tanh" if data.get("use_tanh_at_final", True) else "clamp",
+            mels=mels,
+            width=width,
+            rates=tuple(kernel // 2 for kernel in kernels),
+            kernels=kernels,
+            block_kernels=block_kernels[: len(block_kernels) // len(kernels)],
+            final_bias="conv_post.bias" in tensors,
+            final="tanh" if "conv_post.bias" in tensors else "clamp",
         )
+
+
+def _kernels(tensors: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
+    """Kernel sizes of the layers that `pattern` numbers from 0."""
+    names = map(pattern.format, count())
+    return tuple(tensors[name].shape[2] for name in takewhile(tensors.__contains__, names))
 
 
 BIGVGAN_16K = BigVGANConfig(mels=80, rates=(4, 4, 2, 2, 2, 2), kernels=(8, 8, 4, 4, 4, 4))
