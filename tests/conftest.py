@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +33,28 @@ def shipped() -> list[Path]:
 def sources(shipped: list[Path]) -> list[Path]:
     """The Python files of the project itself, tests left out."""
     return [path for path in shipped if path.suffix == ".py" and path.parts[0] != "tests"]
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Any:
+    """The miniature with random weights: every shape and no sense, the same each time."""
+    import torch
+
+    from unitalk_core.config import TINY
+    from unitalk_core.models.audio_codec import AudioCodec
+    from unitalk_core.models.audio_vae import AUDIO_VAE_TINY, AudioVAE
+    from unitalk_core.models.mel import MEL_16K, Mel
+    from unitalk_core.models.mmdit import JointDiT, initialise
+    from unitalk_core.models.text_encoder import PhonemeEncoder
+    from unitalk_core.models.video_vae import TINY_VAE, VideoVAE
+    from unitalk_core.models.vocos import VOCOS_TINY, Vocos
+    from unitalk_core.pipeline import Bundle
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = JointDiT(TINY)
+        initialise(model, seed=0)
+        for stream in model.streams.present():
+            torch.nn.init.normal_(stream.head.head.weight, std=0.02)
+        codec = AudioCodec(Mel(MEL_16K), AudioVAE(AUDIO_VAE_TINY), Vocos(VOCOS_TINY))
+        return Bundle(model, TINY, VideoVAE(TINY_VAE), codec, PhonemeEncoder(), shown=4)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    ["av"],
+    ["av", "geometry"],
     ["config"],
     ["models"],
     ["diffusion", "weights", "media"],

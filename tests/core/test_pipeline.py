@@ -1,0 +1,173 @@
+"""From words to a clip: what is asked for is made, the same each time, or refused in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from unitalk_core.av import AV
+from unitalk_core.config import TINY
+from unitalk_core.pipeline import Request, Trace, check_request, fill, generate, load_bundle, seconds_for
+
+ASK = Request(say="good morning", seconds=0.36, steps=2)  # 9 frames
+
+
+def latents(bundle, request: Request) -> AV:
+    trace = Trace()
+    generate(bundle, request, trace=trace)
+    return trace.latents
+
+
+def test_a_clip_has_the_size_that_was_asked_for(tiny_bundle):
+    trace = Trace()
+    clip = generate(tiny_bundle, replace(ASK, width=96, height=64), trace=trace)
+    assert clip.frames.shape == (9, 64, 96, 3)
+    assert clip.fps == Fraction(25)
+    assert clip.frames.min() >= 0 and clip.frames.max() <= 1
+    assert clip.waveform.abs().max() <= 1
+    assert abs(clip.waveform.shape[1] / clip.sample_rate - 9 / 25) <= 1 / 25
+    assert list(trace.seconds) == ["text", "sample", "video", "audio"]
+    assert trace.latents.video.shape == (1, 48, 3, 4, 6)
+
+
+def test_the_same_seed_makes_the_same_bytes(tiny_bundle):
+    one, again, other = (latents(tiny_bundle, replace(ASK, seed=seed)) for seed in (3, 3, 4))
+    for a, b, c in zip(one.present(), again.present(), other.present(), strict=True):
+        assert a.numpy().tobytes() == b.numpy().tobytes()
+        assert not torch.equal(a, c)
+
+
+def test_the_second_seed_changes_the_noise_of_the_sound_alone(tiny_bundle):
+    apart = replace(ASK, seed=3, couple=(False, False))
+    one, two = latents(tiny_bundle, apart), latents(tiny_bundle, replace(apart, audio_seed=4))
+    assert torch.equal(one.video, two.video)
+    assert not torch.equal(one.audio, two.audio)
+
+
+def test_the_voice_does_not_change_with_the_size_of_the_picture(tiny_bundle):
+    apart = replace(ASK, couple=(False, False))
+    small, wide = latents(tiny_bundle, apart), latents(tiny_bundle, replace(apart, width=96))
+    torch.testing.assert_close(small.audio, wide.audio)
+
+
+@pytest.mark.parametrize("change", [{"say": "good evening"}, {"audio_cfg": 5.0}, {"sampler": "heun"}])
+def test_what_is_asked_for_is_heard(tiny_bundle, change):
+    assert not torch.allclose(
+        latents(tiny_bundle, ASK).audio, latents(tiny_bundle, replace(ASK, **change)).audio
+    )
+
+
+def test_a_voice_changes_the_sound(tiny_bundle):
+    """In the embedded model the reference's values start at zero; here they are given some weight."""
+    blocks = tiny_bundle.model.audio_model.blocks
+    saved = [block.cross_attn.v_ref.weight.detach().clone() for block in blocks]
+    try:
+        for block in blocks:
+            torch.nn.init.normal_(block.cross_attn.v_ref.weight, std=0.1)
+        voice = torch.sin(torch.arange(32000) / 20)
+        plain, spoken = latents(tiny_bundle, ASK), latents(tiny_bundle, replace(ASK, voice=voice))
+        assert not torch.allclose(plain.audio, spoken.audio)
+        long = replace(ASK, voice=voice.repeat(5))  # longer than the model hears
+        assert latents(tiny_bundle, long).audio.isfinite().all()
+    finally:
+        for block, weight in zip(blocks, saved, strict=True):
+            block.cross_attn.v_ref.weight.data.copy_(weight)
+
+
+def test_an_image_is_the_first_frame(tiny_bundle):
+    image = torch.rand(100, 200, 3)
+    made = latents(tiny_bundle, replace(ASK, image=image))
+    pixels = fill(image, 64, 64) * 2 - 1
+    with torch.no_grad():
+        first = tiny_bundle.video_vae.encode(pixels[:, :, None])
+    torch.testing.assert_close(made.video[:, :, :1], first)
+    free = latents(tiny_bundle, ASK)
+    assert not torch.allclose(made.video[:, :, 1:], free.video[:, :, 1:])
+
+
+def test_images_fill_the_clip_and_are_cut_evenly():
+    image = torch.zeros(10, 30, 3)
+    image[:, 10:20] = 1.0
+    assert fill(image, 64, 64).shape == (1, 3, 64, 64)
+    assert fill(image, 64, 64)[..., 4:-4].min() > 0.9
+    assert fill(image, 96, 32).shape == (1, 3, 32, 96)
+
+
+def test_each_step_is_reported_and_may_end_the_run(tiny_bundle):
+    class StopError(Exception):
+        pass
+
+    seen = []
+
+    def on_step(i, denoised):
+        seen.append((i, denoised.video.shape))
+        if i == 1:
+            raise StopError
+
+    with pytest.raises(StopError):
+        generate(tiny_bundle, replace(ASK, steps=5), on_step)
+    assert seen == [(0, (1, 48, 3, 4, 4)), (1, (1, 48, 3, 4, 4))]
+
+
+BAD = {
+    "no prompt": ({"say": " "}, "no prompt"),
+    "no time": ({"seconds": 0.0}, "seconds must be above 0"),
+    "too long": ({"seconds": 1000.0}, "at most 4.84"),
+    "no number": ({"seconds": float("nan")}, "seconds"),
+    "odd size": ({"width": 63}, "multiples of 32"),
+    "huge size": ({"width": 32000}, "at most 2048"),
+    "no steps": ({"steps": 0}, "steps must be"),
+    "unknown sampler": ({"sampler": "magic"}, "must be one of unipc"),
+    "strange strength": ({"audio_cfg": float("inf")}, "audio_cfg"),
+    "negative seed": ({"audio_seed": -1}, "seed must be"),
+    "short voice": ({"voice": torch.zeros(100)}, "at least 0.5 s"),
+    "flat image": ({"image": torch.zeros(64, 64)}, "must be \\(height, width, 3\\)"),
+    "too many words": ({"say": "incomprehensible " * 9, "seconds": None}, "words take about"),
+    "no English": ({"say": "привет", "seconds": None}, "nothing"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_made_is_one_sentence_before_work(name):
+    change, words = BAD[name]
+    with pytest.raises(ValueError, match=words) as caught:
+        check_request(TINY, replace(ASK, **change))
+    assert "\n" not in str(caught.value)
+
+
+def test_sound_alone_takes_no_image_and_no_reference_no_voice():
+    silent = replace(TINY, streams=AV(TINY.streams.video, None))
+    deaf = replace(TINY, streams=AV(None, TINY.streams.audio))
+    with pytest.raises(ValueError, match="does not take a voice"):
+        check_request(silent, replace(ASK, voice=torch.zeros(16000)))
+    with pytest.raises(ValueError, match="sound only"):
+        check_request(deaf, replace(ASK, image=torch.zeros(64, 64, 3)))
+
+
+@pytest.mark.parametrize("stream", ["video", "audio"])
+def test_not_a_number_is_one_sentence_that_names_the_stream(tiny_bundle, stream):
+    class Broken(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, *given, **options):
+            velocity = self.model(*given, **options)
+            return replace(velocity, **{stream: getattr(velocity, stream) * torch.nan})
+
+    with pytest.raises(ValueError, match=f"the {stream} latent holds .* in step 1 of 2"):
+        generate(replace(tiny_bundle, model=Broken(tiny_bundle.model)), ASK)
+
+
+def test_longer_words_take_longer_clips():
+    short, long = (seconds_for(text, 4.84) for text in ("hello", "hello, my good old friend"))
+    assert 0.5 < short < long < 4.84
+    assert check_request(TINY, Request(say="hello")) % 4 == 1
+
+
+def test_only_known_models_load():
+    with pytest.raises(ValueError, match="there is no model huge"):
+        load_bundle("huge")

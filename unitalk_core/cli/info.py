@@ -1,0 +1,108 @@
+"""Say what a file is: weights, a clip, sound or a picture.
+
+python -m unitalk_core info FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".json")
+SHOWN = 300  # characters of one metadata entry
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="weights (.safetensors, .pth …), or any media file")
+
+
+def run(args: argparse.Namespace) -> int:
+    path = Path(args.file)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    facts = about_weights(path) if path.suffix.lower() in WEIGHTS else about_media(path)
+    for name, value in ({"file": f"{path} ({path.stat().st_size:,} bytes)"} | facts).items():
+        print(f"{name + ':':<12} {value}")
+    return 0
+
+
+def about_weights(path: Path) -> dict[str, Any]:
+    """Kind, size, precision and metadata of a weights file, read without its data where the format allows."""
+    from ..weights.files import read_metadata
+    from ..weights.keymaps import recognise
+
+    shapes, dtypes = headers(path)
+    metadata = read_metadata(path)
+    numbers = sum(product(shape) for shape in shapes.values())
+    return {
+        "kind": recognise(shapes).name,
+        "tensors": len(shapes),
+        "parameters": f"{numbers:,}",
+        "precision": ", ".join(f"{name} x {count}" for name, count in dtypes.most_common()),
+    } | {name: shortened(value) for name, value in metadata.items()}
+
+
+def headers(path: Path) -> tuple[dict[str, tuple[int, ...]], Counter[str]]:
+    """Shapes by name, and how many tensors there are of each precision."""
+    from ..weights.files import read_tensors
+
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 not a dict
+                shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+                return shapes, Counter(one.get_dtype() for one in slices.values())
+        except SafetensorError as error:
+            raise ValueError(f"{path} is cut off or no safetensors file ({error}); fetch it again") from error
+    tensors = read_tensors(path)
+    shapes = {name: tuple(one.shape) for name, one in tensors.items()}
+    return shapes, Counter(str(one.dtype).removeprefix("torch.") for one in tensors.values())
+
+
+def product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def shortened(value: str) -> str:
+    """Metadata on one line, JSON without its spaces."""
+    try:
+        value = json.dumps(json.loads(value), separators=(",", ":"), ensure_ascii=False)
+    except json.JSONDecodeError:
+        value = " ".join(value.split())
+    return value if len(value) <= SHOWN else f"{value[:SHOWN]}… ({len(value)} characters)"
+
+
+def about_media(path: Path) -> dict[str, Any]:
+    """Streams, length and metadata of a clip, a sound or a picture."""
+    import av
+
+    try:
+        with av.open(str(path)) as file:
+            facts: dict[str, Any] = {"kind": file.format.long_name}
+            if file.duration:
+                facts["length"] = f"{file.duration / av.time_base:.3f} s"
+            for stream in file.streams:
+                facts |= about_stream(stream)
+            return facts | {name: shortened(value) for name, value in file.metadata.items()}
+    except av.FFmpegError as error:
+        raise ValueError(f"{path} is neither weights nor media that can be read: {error}") from error
+
+
+def about_stream(stream: Any) -> dict[str, str]:
+    length = f", {float(stream.duration * stream.time_base):.3f} s" if stream.duration else ""
+    if stream.type == "video":
+        codec = stream.codec_context
+        rate = f", {float(stream.average_rate):g} fps" if stream.average_rate else ""
+        return {"picture": f"{codec.name} {codec.pix_fmt}, {codec.width} x {codec.height}{rate}{length}"}
+    if stream.type == "audio":
+        channels = f"{stream.channels} channel" + "s" * (stream.channels > 1)
+        return {"sound": f"{stream.codec_context.name}, {stream.rate} Hz, {channels}{length}"}
+    return {stream.type: "present"}

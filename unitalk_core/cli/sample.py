@@ -1,0 +1,243 @@
+"""Make talking clips from words.
+
+python -m unitalk_core sample --model tiny --say "good morning" --out clip.mp4
+python -m unitalk_core sample --model tiny --prompts lines.jsonl --out folder
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from copy import copy
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..av import Clip
+    from ..pipeline import Bundle, Request, Trace
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.argument_default = argparse.SUPPRESS  # an option that is not given keeps the pipeline's default
+    parser.add_argument("--model", default="tiny", help="the model: tiny, which comes with the pack")
+    add_request(parser)
+    files = parser.add_argument_group("files")
+    files.add_argument("--out", metavar="FILE.mp4", help="the clip; with --prompts a folder for them")
+    files.add_argument("--report", metavar="FILE.json", help="write what was made, and how long it took")
+    files.add_argument("--prompts", metavar="FILE.jsonl", help="one clip a line: an object of these options")
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """What a clip is made from: on the command line, or in a line of --prompts."""
+    what = parser.add_argument_group("what is said and seen")
+    what.add_argument("--say", metavar="TEXT", help="the words to be spoken")
+    what.add_argument("--scene", metavar="TEXT", help="what is seen")
+    what.add_argument("--sound", metavar="TEXT", help="how it sounds")
+    what.add_argument("--voice", metavar="FILE", help="a few seconds of the voice that shall speak")
+    what.add_argument("--image", metavar="FILE", help="the first frame, cropped to fill the clip")
+    form = parser.add_argument_group("form")
+    form.add_argument("--seconds", type=float, help="length of the clip (default: what the words take)")
+    form.add_argument("--width", type=int, help="pixels, a multiple of 32 (64, what tiny was trained on)")
+    form.add_argument("--height", type=int, help="the same")
+    how = parser.add_argument_group("sampling")
+    how.add_argument("--seed", type=int, help="chance; the same seed makes the same clip (0)")
+    how.add_argument("--audio-seed", type=int, help="another seed for the sound alone")
+    how.add_argument("--steps", type=int, help="steps of the sampler (20)")
+    how.add_argument("--sampler", help="unipc, dpmpp_2m, euler or heun (unipc)")
+    how.add_argument("--video-cfg", type=float, help="how strictly the picture follows the words (2)")
+    how.add_argument("--audio-cfg", type=float, help="how strictly the sound does (2)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """One clip, or one for each line of --prompts."""
+    from ..media import check_target
+    from ..pipeline import load_bundle
+
+    start = time.perf_counter()
+    report = check_target(args.report, ".json") if "report" in args else None
+    lines = read_lines(args) if "prompts" in args else None
+    if lines is None and "out" not in args:
+        raise ValueError("there is no --out; name the file that the clip shall be written to")
+    if lines is None:
+        check_target(args.out, ".mp4")
+    bundle = load_bundle(args.model)
+    loaded = time.perf_counter() - start
+    if lines is None:
+        made, code = make_clip(bundle, args, loaded), 0
+    else:
+        made = make_clips(bundle, lines) | {"load_seconds": round(loaded, 3)}
+        code = 1 if made["failed"] else 0
+    if report is not None:
+        write_report(report, made)
+    return code
+
+
+def read_lines(args: argparse.Namespace) -> dict[int, tuple[str, argparse.Namespace]]:
+    """The lines of --prompts that are not empty, by number, each with the options it starts from."""
+    path = Path(args.prompts)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if "out" in args and not Path(args.out).is_dir():
+        raise FileNotFoundError(f"with --prompts, --out is a folder that exists; got {args.out}")
+    texts = path.read_text(encoding="utf-8").splitlines()
+    lines = {number: (text, args) for number, text in enumerate(texts, 1) if text.strip()}
+    if not lines:
+        raise ValueError(f'{path} has no lines; give one object a line, such as {{"say": "hello"}}')
+    return lines
+
+
+def make_clips(bundle: Bundle, lines: dict[int, tuple[str, argparse.Namespace]]) -> dict[str, Any]:
+    """A clip for each line; a line that fails is named on stderr and does not stop the others."""
+    made, failed, taken = [], [], set()
+    for number, (text, base) in lines.items():
+        try:
+            args = line_arguments(text, base, number)
+            if Path(args.out).resolve() in taken:
+                raise ValueError(f"an earlier line was already written to {args.out}")
+            made.append({"line": number} | make_clip(bundle, args))
+            taken.add(Path(args.out).resolve())
+        except (ValueError, OSError) as error:
+            print(f"unitalk: line {number}: {error}", file=sys.stderr)
+            failed.append({"line": number, "error": str(error)})
+    print(f"{len(made)} clips made, {len(failed)} lines failed")
+    return {"clips": made, "failed": failed}
+
+
+def line_arguments(text: str, base: argparse.Namespace, number: int) -> argparse.Namespace:
+    """The options of one line over those of the command line; ValueError if it is no object of options."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"this is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f'a line is an object such as {{"say": "hello"}}, got {text.strip()[:40]}')
+    parser = LineParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    add_request(parser)
+    parser.add_argument("--out")
+    argv = [
+        f"--{str(key).replace('_', '-')}={as_text(key, one)}"
+        for key, one in values.items()
+        if one is not None
+    ]
+    args = copy(base)
+    folder = Path(args.__dict__.pop("out")) if "out" in args else None
+    args = parser.parse_args(argv, namespace=args)
+    if "out" not in args:
+        if folder is None:
+            raise ValueError("there is no out; name the file, or give --out FOLDER for all lines")
+        args.out = str(folder / f"{number:04d}.mp4")
+    return args
+
+
+class LineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise ValueError(message)
+
+
+def as_text(key: str, value: Any) -> str:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise ValueError(f"{key} must be text or a number, got {json.dumps(value)}")
+    return str(value)
+
+
+def make_clip(bundle: Bundle, args: argparse.Namespace, load_seconds: float = 0.0) -> dict[str, Any]:
+    """Make and write one clip, say so in one line, and return the report on it."""
+    from tqdm import tqdm
+
+    from ..media import check_target, write_clip
+    from ..pipeline import Trace, check_request, generate
+
+    start = time.perf_counter()
+    out = check_target(args.out, ".mp4")
+    request = request_from(bundle, args)
+    check_request(bundle.config, request)
+    trace = Trace({"load": load_seconds})
+    with tqdm(total=request.steps, desc=out.name, unit="step", delay=0.2) as bar:
+        clip = generate(bundle, request, lambda *_: bar.update(), trace)
+    with trace.stage("write"):
+        write_clip(out, clip, {"unitalk": json.dumps(asked_for(request))}, bundle.shown)
+    total = load_seconds + time.perf_counter() - start
+    report = describe(out, clip, request, bundle, trace) | {"total_seconds": round(total, 3)}
+    print(summary(report))
+    return report
+
+
+def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
+    """The options that were given, as a request; files are read."""
+    from ..media import read_audio, read_image
+    from ..pipeline import Request
+
+    given = {one.name: getattr(args, one.name) for one in fields(Request) if one.name in args}
+    if "voice" in given:
+        given["voice"] = read_audio(args.voice, bundle.config.format.sample_rate, mono=True)[0][0]
+    if "image" in given:
+        given["image"] = read_image(args.image)
+    return Request(**given)
+
+
+def asked_for(request: Request) -> dict[str, Any]:
+    """The request without its pictures and sounds, to be written down."""
+    plain = {one.name: getattr(request, one.name) for one in fields(request)}
+    return {name: value for name, value in plain.items() if name not in ("voice", "image")} | {
+        "audio_seed": request.seeds.audio,
+        "voice": request.voice is not None,
+        "image": request.image is not None,
+    }
+
+
+def describe(out: Path, clip: Clip, request: Request, bundle: Bundle, trace: Trace) -> dict[str, Any]:
+    """All about a clip that was made, for --report."""
+    height, width = clip.frames.shape[1:3]
+    return {
+        "path": str(out),
+        "bytes": out.stat().st_size,
+        "width": width * bundle.shown,
+        "height": height * bundle.shown,
+        "frames": len(clip.frames),
+        "fps": float(clip.fps),
+        "seconds": round(clip.seconds, 4),
+        "sample_rate": clip.sample_rate,
+        "samples": clip.waveform.shape[-1],
+        "request": asked_for(request),
+        "latents_sha256": digest(trace),
+        "stage_seconds": {name: round(seconds, 3) for name, seconds in trace.seconds.items()},
+        "peak_memory_mb": peak_memory(),
+    }
+
+
+def digest(trace: Trace) -> str:
+    """Of the bytes of the latents, picture first: equal for equal seeds on one machine."""
+    import hashlib
+
+    found = hashlib.sha256()
+    for one in trace.latents.present():
+        found.update(one.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def peak_memory() -> int | None:
+    """The most that this process has held so far, in MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+
+
+def summary(report: dict[str, Any]) -> str:
+    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in report["stage_seconds"].items())
+    return (
+        f"{report['path']}: {report['width']} x {report['height']}, {report['seconds']:.2f} s, "
+        f"{report['bytes'] / 1000:.0f} kB; made in {report['total_seconds']:.2f} s ({stages})"
+    )
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    from ..media import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

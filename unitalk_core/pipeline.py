@@ -1,0 +1,290 @@
+"""The reference path from words to a clip: `generate(bundle, request)`. The rest are its steps.
+
+b batch · c channels · f latent frames · h, w latent rows, columns · n audio latents or samples
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from .av import AV, Clip, draw_noise
+from .config import ModelConfig
+from .diffusion.denoiser import Conditioning, Denoiser
+from .diffusion.guidance import CFG
+from .diffusion.samplers import SAMPLERS
+from .diffusion.schedules import SCHEDULES
+from .models.markup import build_prompt
+from .models.phonemes import BOUNDARY, PAUSES, speech_tokens
+
+log = logging.getLogger("unitalk")
+
+Latents = AV[Tensor | None]
+OnStep = Callable[[int, Latents], None]
+
+WHOLE_TIMESTEPS = {"unipc", "dpmpp_2m"}  # the references of these two hand the network integers
+MAX_SIDE = 2048  # pixels
+MAX_STEPS = 1000  # of the training grid
+MIN_VOICE = 0.5  # seconds
+DEFAULT_SECONDS = 2.4  # of a clip in which nobody speaks
+LEAD_SECONDS, PHONE_SECONDS, GAP_SECONDS, PAUSE_SECONDS = 0.5, 0.08, 0.1, 0.25  # of speech at a usual pace
+TINY_SHOWN = 4  # the miniature's 64 x 64 are shown as 256 x 256
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model and all that it needs to make clips. `shown`: how many times larger its picture is shown."""
+
+    model: nn.Module
+    config: ModelConfig
+    video_vae: Any
+    audio_codec: Any
+    text_encoder: Any
+    shown: int = 1
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be made. Sizes in pixels; `audio_seed` None = `seed`; `shift` None = the model's own.
+
+    voice: (samples,) at the model's sample rate, a few seconds of who shall speak.
+    image: (h, w, 3) in 0..1, the first frame; it is scaled and cropped to fill the clip.
+    """
+
+    say: str = ""
+    scene: str = ""
+    sound: str = ""
+    seconds: float | None = None  # None: as long as the words take
+    width: int = 64
+    height: int = 64
+    seed: int = 0
+    audio_seed: int | None = None
+    steps: int = 20
+    sampler: str = "unipc"
+    video_cfg: float = 2.0
+    audio_cfg: float = 2.0
+    shift: float | None = None
+    couple: tuple[bool, bool] = (True, True)
+    voice: Tensor | None = None
+    image: Tensor | None = None
+
+    @property
+    def seeds(self) -> AV[int]:
+        return AV(self.seed, self.seed if self.audio_seed is None else self.audio_seed)
+
+
+@dataclass
+class Trace:
+    """What a run leaves besides the clip: seconds by stage, and the finished latents."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    latents: Latents | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def load_bundle(name: str) -> Bundle:
+    """The parts of a model by name: "tiny", the miniature that comes with the pack."""
+    if name != "tiny":
+        raise ValueError(f"there is no model {name}; the one that comes with the pack is tiny")
+    from .weights.loading import load_embedded
+
+    parts = load_embedded()
+    return Bundle(
+        parts.model, parts.config, parts.video_vae, parts.audio_codec, parts.text_encoder, shown=TINY_SHOWN
+    )
+
+
+@torch.no_grad()
+def generate(
+    bundle: Bundle, request: Request, on_step: OnStep | None = None, trace: Trace | None = None
+) -> Clip:
+    """Make the clip. ValueError of one sentence before work starts, or when a latent is no longer finite.
+
+    on_step(i, denoised) is called after each step; what it raises ends the run. `trace` is filled in.
+    """
+    trace = trace or Trace()
+    frames = check_request(bundle.config, request)
+    with trace.stage("text"):
+        cond, uncond = encode_conditions(bundle, request)
+    with trace.stage("sample"):
+        shape = clip_shape(bundle.config, frames, request)
+        noise = draw_noise(shape, request.seeds).map(lambda one: one.to(bundle.device))
+        clean, mask = kept_parts(bundle, request, noise)
+        denoiser = Denoiser(
+            model=bundle.model,
+            cond=cond,
+            uncond=uncond,
+            guidance=CFG(AV(request.video_cfg, request.audio_cfg)),
+            clean=clean,
+            denoise_mask=mask,
+            couple=request.couple,
+            integer_timesteps=request.sampler in WHOLE_TIMESTEPS,
+        )
+        sigmas = SCHEDULES[request.sampler](request.steps, request.shift or bundle.config.shift)
+        latents = SAMPLERS[request.sampler](denoiser, noise, sigmas, watched(on_step, request.steps))
+        trace.latents = check_finite(denoiser.keep(latents), "at the end of sampling")
+    return decode(bundle, trace.latents, frames, trace)
+
+
+def check_request(config: ModelConfig, request: Request) -> int:
+    """The number of frames to make; ValueError if anything that was asked for cannot be."""
+    build_prompt(config.markup, request.scene, request.say, request.sound)
+    clip = config.format
+    clip.check_size(request.width, request.height)
+    if max(request.width, request.height) > MAX_SIDE:
+        raise ValueError(
+            f"width and height must be at most {MAX_SIDE}, got {request.width} x {request.height}"
+        )
+    if not 1 <= request.steps <= MAX_STEPS:
+        raise ValueError(f"steps must be from 1 to {MAX_STEPS}, got {request.steps}")
+    if request.sampler not in SAMPLERS:
+        raise ValueError(f"the sampler must be one of {', '.join(SAMPLERS)}, got {request.sampler}")
+    for name in ("video_cfg", "audio_cfg"):
+        if not 0 <= getattr(request, name) <= 100:
+            raise ValueError(f"{name} must be from 0 to 100, got {getattr(request, name):g}")
+    for seed in (request.seeds.video, request.seeds.audio):
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"a seed must be from 0 to 2^63 - 1, got {seed}")
+    if request.shift is not None and not 0 < request.shift < math.inf:
+        raise ValueError(f"shift must be above 0, got {request.shift:g}")
+    check_inputs(config, request)
+    longest = float(clip.max_frames / clip.fps)
+    seconds = seconds_for(request.say, longest) if request.seconds is None else request.seconds
+    return clip.frames_for(seconds)
+
+
+def check_inputs(config: ModelConfig, request: Request) -> None:
+    """ValueError if a voice or an image was given that this model cannot use."""
+    if request.voice is not None:
+        if not any(stream.reference != "none" for stream in config.streams.present()):
+            raise ValueError("this model does not take a voice; leave it out")
+        seconds = request.voice.shape[-1] / config.format.sample_rate
+        if request.voice.ndim != 1 or seconds < MIN_VOICE or not torch.isfinite(request.voice).all():
+            raise ValueError(
+                f"a voice needs at least {MIN_VOICE:g} s of sound in one channel, got {seconds:.2f} s"
+            )
+    if request.image is not None:
+        if config.streams.video is None:
+            raise ValueError("this model makes sound only and does not take an image; leave it out")
+        if request.image.ndim != 3 or request.image.shape[-1] != 3:
+            raise ValueError(f"an image must be (height, width, 3), got {tuple(request.image.shape)}")
+
+
+def seconds_for(say: str, longest: float) -> float:
+    """How long a clip needs to be for these words, by their phones; ValueError if that is over `longest`."""
+    if not say.strip():
+        return min(DEFAULT_SECONDS, longest)
+    tokens = speech_tokens(say)
+    pauses = sum(token in PAUSES for token in tokens)
+    gaps = sum(token == BOUNDARY for token in tokens)
+    phones = len(tokens) - pauses - gaps
+    seconds = LEAD_SECONDS + phones * PHONE_SECONDS + gaps * GAP_SECONDS + pauses * PAUSE_SECONDS
+    if seconds > longest:
+        raise ValueError(
+            f"these words take about {seconds:.1f} s and a clip lasts at most {longest:.2f} s; "
+            "say less at a time, or give seconds to have it spoken faster"
+        )
+    return seconds
+
+
+def clip_shape(config: ModelConfig, frames: int, request: Request) -> AV[tuple[int, ...] | None]:
+    """Shapes of the latents, (1, c, f, h, w) and (1, c, n); None for a stream the model does not have."""
+    shape = config.format.latent_shape(frames, request.width, request.height)
+    return config.streams.map(lambda _, size: size, shape)
+
+
+def encode_conditions(bundle: Bundle, request: Request) -> tuple[Conditioning, Conditioning]:
+    """What the passes with and without the prompt get. The voice is in both: guidance is for the words."""
+    prompt = build_prompt(bundle.config.markup, request.scene, request.say, request.sound)
+    with_text, without = bundle.text_encoder.encode([prompt, ""]).to(bundle.device).split(1)
+    reference = None if request.voice is None else encode_voice(bundle, request.voice)
+    return tuple(Conditioning(AV(text, text), AV(reference, reference)) for text in (with_text, without))
+
+
+def encode_voice(bundle: Bundle, voice: Tensor) -> Tensor:
+    """(samples,) -> (1, n, c): the audio latents of a voice, time first, as many as the model hears."""
+    listening = [one for one in bundle.config.streams.present() if one.reference != "none"]
+    limit = max(one.reference_len for one in listening)
+    stride = bundle.audio_codec.stride
+    heard = voice[: min(limit, len(voice) // stride) * stride]
+    if len(voice) - len(heard) >= stride:
+        log.info("the model hears the first %.1f s of the voice", len(heard) / bundle.audio_codec.sample_rate)
+    return bundle.audio_codec.encode(heard[None].to(bundle.device)).transpose(1, 2)
+
+
+def kept_parts(bundle: Bundle, request: Request, noise: Latents) -> tuple[Latents | None, Latents | None]:
+    """(clean latents, denoise_mask) of the parts that are given: 1 = generate, 0 = keep. None = make all."""
+    if request.image is None:
+        return None, None
+    pixels = fill(request.image, request.width, request.height) * 2 - 1
+    first = bundle.video_vae.encode(pixels[:, :, None].to(bundle.device))
+    clean, mask = torch.zeros_like(noise.video), torch.ones_like(noise.video[:, :1, :, :1, :1])
+    clean[:, :, :1], mask[:, :, :1] = first, 0
+    return AV(clean, None), AV(mask, None)
+
+
+def fill(image: Tensor, width: int, height: int) -> Tensor:
+    """(h, w, 3) -> (1, 3, height, width): scaled until it covers the whole clip, the rest cut off evenly."""
+    scale = max(height / image.shape[0], width / image.shape[1])
+    size = [max(side, round(scale * own)) for side, own in zip((height, width), image.shape[:2], strict=True)]
+    pixels = image.permute(2, 0, 1)[None].float()
+    pixels = interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return pixels[:, :, top : top + height, left : left + width]
+
+
+def watched(on_step: OnStep | None, steps: int) -> OnStep:
+    """`on_step`, after a look at what the step made."""
+
+    def look(i: int, denoised: Latents) -> None:
+        check_finite(denoised, f"in step {i + 1} of {steps}")
+        if on_step is not None:
+            on_step(i, denoised)
+
+    return look
+
+
+def check_finite(latents: Latents, when: str) -> Latents:
+    """The latents; ValueError naming the stream that holds NaN or infinity."""
+    for name in ("video", "audio"):
+        one = getattr(latents, name)
+        if one is not None and not torch.isfinite(one).all():
+            raise ValueError(
+                f"the {name} latent holds values that are not numbers {when}; the weights are damaged, "
+                "or the precision is too low for them"
+            )
+    return latents
+
+
+@torch.no_grad()
+def decode(bundle: Bundle, latents: Latents, frames: int, trace: Trace | None = None) -> Clip:
+    """Latents (1, c, f, h, w) and (1, c, n) -> the clip. Sound ends within one frame of the picture."""
+    trace = trace or Trace()
+    clip, picture, waveform = bundle.config.format, None, None
+    if latents.video is not None:
+        with trace.stage("video"):
+            pixels = bundle.video_vae.decode(latents.video)
+            picture = pixels[0].permute(1, 2, 3, 0).float().cpu().add(1).div(2).clamp(0, 1)
+    if latents.audio is not None:
+        with trace.stage("audio"):
+            sound = bundle.audio_codec.decode(latents.audio)[:, : clip.samples(frames)]
+            waveform = sound.float().cpu().clamp(-1, 1)
+    return Clip(picture, waveform, clip.fps, clip.sample_rate)
