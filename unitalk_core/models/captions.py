@@ -11,7 +11,7 @@ HAIR_STYLES = ("short", "long", "curly", "spiky", "bun", "ponytail", "bald")
 HAIR_COLOURS = ("black", "brown", "blonde", "red", "grey", "white")
 BACKGROUNDS = ("blue", "green", "yellow", "pink", "grey", "purple", "orange", "teal")
 PITCHES = ("deep", "low", "medium", "high")
-SPEEDS = ("slow", "calm", "steady", "quick", "fast")
+SPEEDS = ("slow", "steady", "fast")
 SEXES = ("male", "female")
 GRAMMAR = ("a", "with", "skin", "hair", "in", "and", "glasses", "background", "voice")
 

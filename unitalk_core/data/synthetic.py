@@ -1,0 +1,460 @@
+"""Synthetic talking portraits: random words spoken by espeak-ng, and a drawn face that says them.
+
+- everything of a clip follows from (seed, index): no order, no process, no global random state;
+- timing cannot be guessed from the text: lead-in, pauses, speed and emphasis have a random stream of their own, and
+  `rendition` draws them anew for the same text, voice and face;
+- held-out clips share no text and no face with training clips, by hash; voices and words are held out on request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..av import Clip
+from .faces import Look, draw_look, mouth_box, render, sway
+from .speech import ESPEAK_RATE, Espeak, Mark, Spoken, Voice, open_espeak, resample
+from .visemes import OPEN, mouth_track
+
+log = logging.getLogger("unitalk")
+
+FPS, SAMPLE_RATE = 25, 16000
+FRAME_STRIDE, MAX_FRAMES = 4, 121
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+BASE_RATE = 150  # espeak words per minute at speed 1
+SPEED = (0.75, 1.3)
+SPEED_OF_WORD = {"slow": (0.75, 0.9), "steady": (0.93, 1.08), "fast": (1.12, 1.3)}
+LEAD_IN, PAUSE, TAIL = (0.0, 0.6), (0.0, 0.3), (0.1, 0.4)  # seconds
+SPEECH_LEVEL = -19.0  # dBFS
+DITHER = 1e-4  # never digital silence
+HELD_OUT_WORDS = 200
+
+# median pitch in Hz at espeak pitch 50, measured; chosen for how well a recogniser understands them
+VOICES: tuple[Voice, ...] = (
+    Voice(name="adam", sex="male", hertz=86),
+    Voice(name="caleb", sex="male", hertz=86),
+    Voice(name="klatt3", sex="male", hertz=90),
+    Voice(name="m1", sex="male", hertz=82),
+    Voice(name="m3", sex="male", hertz=86),
+    Voice(name="m5", sex="male", hertz=85),
+    Voice(name="victor", sex="male", hertz=85),
+    Voice(name="m6", sex="male", hertz=86, held_out=True),
+    Voice(name="f1", sex="female", hertz=155),
+    Voice(name="f3", sex="female", hertz=166),
+    Voice(name="f5", sex="female", hertz=178),
+    Voice(name="anika", sex="female", hertz=223),
+    Voice(name="steph2", sex="female", hertz=170),
+    Voice(name="f2", sex="female", hertz=162, held_out=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticClip:
+    """A clip with its whole truth. Times in seconds; frame i shows the middle of its 40 ms.
+
+    frames: (f, h, w, 3) uint8 or None; waveform: (f * 640,) float32 at 16 kHz; mouth: (f, 5) open, width, round,
+    teeth, tongue; mouth_opening: (f,) in 0..1; mouth_boxes: (f, 4) left, top, right, bottom in pixels; reference:
+    (samples,) 3 to 4 s of another sentence by the same voice; emphasis: one number in -1..1 per word.
+    """
+
+    seed: int
+    index: int
+    rendition: int
+    held_out: bool
+    say: str
+    scene: str
+    sound: str
+    voice: str
+    look: Look
+    frames: Tensor | None
+    waveform: Tensor
+    reference: Tensor
+    reference_say: str
+    words: tuple[Mark, ...]
+    phones: tuple[Mark, ...]
+    mouth: Tensor
+    mouth_boxes: Tensor
+    emphasis: tuple[float, ...]
+    lead_in: float
+    speed: float
+    reference_speed: float
+    pitch: int
+
+    @property
+    def mouth_opening(self) -> Tensor:
+        return self.mouth[:, OPEN]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.mouth) / FPS
+
+    @property
+    def clip(self) -> Clip:
+        """The same as a finished clip: frames in 0..1 and one channel of sound."""
+        frames = None if self.frames is None else self.frames.float() / 255
+        return Clip(frames, self.waveform[None], Fraction(FPS), SAMPLE_RATE)
+
+
+# ---- texts ------------------------------------------------------------------------------------------------------
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+@cache
+def spoken_words() -> tuple[str, ...]:
+    """All words of the clips: common English words of CMUdict, four letters and more, nine in ten polysyllabic."""
+    return tuple((Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split())
+
+
+@cache
+def unseen_words() -> frozenset[str]:
+    """The 200 words that training never hears: those with the smallest hash among words of six letters and more."""
+    long = [word for word in spoken_words() if len(word) >= 6]
+    return frozenset(sorted(long, key=lambda word: _digest(f"unseen {word}"))[:HELD_OUT_WORDS])
+
+
+@cache
+def _vocabulary(words: str) -> tuple[str, ...]:
+    """The sorted words of one split, "seen" or "unseen"."""
+    unseen = unseen_words()
+    return tuple(word for word in spoken_words() if (word in unseen) == (words == "unseen"))
+
+
+def is_held_out(text: str) -> bool:
+    """Whether a text (or the caption of a face) is kept from training: one in eight, by hash."""
+    return _digest(f"held out {text}") % 8 == 0
+
+
+def draw_text(rng: random.Random, vocabulary: tuple[str, ...], held_out: bool | None) -> str:
+    """One to five random words, at most 34 letters. held_out: the side of `is_held_out` to draw from; None is both."""
+    while True:
+        count = rng.choices((1, 2, 3, 4, 5), (0.10, 0.25, 0.35, 0.20, 0.10))[0]
+        text = " ".join(rng.sample(vocabulary, count))
+        if len(text) <= 38 and held_out in (None, is_held_out(text)):
+            return text
+
+
+# ---- who speaks, and how ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cast:
+    """What all renditions of a clip share. pace: the speed word of the caption, or "" when it tells nothing."""
+
+    say: str
+    voice: Voice
+    pitch: int
+    pitch_range: int
+    pace: str
+    look: Look
+    reference_say: str
+
+    @property
+    def sound(self) -> str:
+        """Such as "a deep slow male voice"."""
+        hertz = self.voice.median_hertz(self.pitch)
+        steps = (80, 98, 120) if self.voice.sex == "male" else (150, 185, 230)
+        word = ("deep", "low", "medium", "high")[sum(hertz >= step for step in steps)]
+        return " ".join(filter(None, ("a", word, self.pace, self.voice.sex, "voice")))
+
+
+def _stream(*key: object) -> random.Random:
+    """A random stream that depends on the key alone."""
+    return random.Random(hashlib.sha256("/".join(map(str, key)).encode()).digest())
+
+
+def _draw_cast(rng: random.Random, held_out: bool, words: str, voices: str) -> _Cast:
+    unseen_text = words == "unseen"
+    say = draw_text(rng, _vocabulary(words), None if unseen_text else held_out)
+    voice = rng.choice([voice for voice in VOICES if voice.held_out == (voices == "unseen")])
+    while True:
+        look = draw_look(rng, "woman" if voice.sex == "female" else "man")
+        if is_held_out(look.caption) == held_out:
+            break
+    return _Cast(
+        say=say,
+        voice=voice,
+        pitch=rng.randint(36, 68),
+        pitch_range=rng.randint(35, 65),
+        pace=rng.choice(tuple(SPEED_OF_WORD)) if rng.random() < 0.4 else "",
+        look=look,
+        reference_say=" ".join(rng.sample(_vocabulary("seen"), 9)),
+    )
+
+
+# ---- speech -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Take:
+    """A sentence as spoken once. waveform: (samples,) at 22,050 Hz from the first word's first phone."""
+
+    waveform: Tensor
+    words: tuple[Mark, ...]
+    phones: tuple[Mark, ...]
+    word_of_phone: tuple[int, ...]
+    emphasis: tuple[float, ...]
+    speed: float
+
+    @property
+    def seconds(self) -> float:
+        return len(self.waveform) / ESPEAK_RATE
+
+
+def _speak_word(espeak: Espeak, cast: _Cast, word: str, speed: float, emphasis: float) -> Spoken:
+    spoken = espeak.speak(
+        word,
+        cast.voice,
+        words_per_minute=round(BASE_RATE * speed * (1 - 0.08 * emphasis)),
+        pitch=round(min(max(cast.pitch + 6 * emphasis, 0), 99)),
+        pitch_range=cast.pitch_range,
+    )
+    return Spoken(spoken.waveform * 10 ** (3.0 * emphasis / 20), spoken.phones)
+
+
+def _speak(espeak: Espeak, cast: _Cast, text: str, speed: float, rng: random.Random) -> _Take:
+    """Say the words one after the other, each with its own emphasis and a random pause behind it."""
+    pieces: list[Tensor] = []
+    words: list[Mark] = []
+    phones: list[Mark] = []
+    word_of_phone: list[int] = []
+    emphasis: list[float] = []
+    length = 0
+    names = text.split()
+    for i, word in enumerate(names):
+        emphasis.append(rng.uniform(-1, 1))
+        ending = "" if i + 1 == len(names) or rng.random() < 0.3 else ","
+        spoken = _speak_word(espeak, cast, word + ending, speed, emphasis[-1])
+        start = length / ESPEAK_RATE
+        phones += [Mark(p.text, p.start + start, p.end + start) for p in spoken.phones]
+        word_of_phone += [i] * len(spoken.phones)
+        words.append(Mark(word, start, phones[-1].end))
+        silence = 0.0 if rng.random() < 0.3 else rng.uniform(*PAUSE)
+        pieces.append(spoken.waveform)
+        if i + 1 < len(names):
+            pieces.append(torch.zeros(round(silence * ESPEAK_RATE)))
+        length = sum(map(len, pieces))
+    return _Take(
+        waveform=torch.cat(pieces),
+        words=tuple(words),
+        phones=tuple(phones),
+        word_of_phone=tuple(word_of_phone),
+        emphasis=tuple(emphasis),
+        speed=speed,
+    )
+
+
+def _leveled(waveform: Tensor, rng: random.Random) -> Tensor:
+    """(samples,) at 16 kHz with its speech near -19 dBFS, a few dB up or down by chance, and no clipping."""
+    waveform = resample(waveform, ESPEAK_RATE, SAMPLE_RATE)
+    frames = waveform[: len(waveform) // 160 * 160].view(-1, 160).square().mean(1)
+    speech = frames[frames > frames.max() * 1e-3].mean()
+    wanted = 10 ** ((SPEECH_LEVEL + rng.uniform(-2, 2)) / 20)
+    waveform = waveform * (wanted / speech.sqrt())
+    return waveform * min(1.0, 0.95 / float(waveform.abs().max()))
+
+
+def _dither(length: int, rng: random.Random) -> Tensor:
+    return DITHER * torch.randn(length, generator=torch.Generator().manual_seed(rng.getrandbits(62)))
+
+
+def _reference(espeak: Espeak, cast: _Cast, rng: random.Random) -> tuple[Tensor, str, float]:
+    """(samples,) of 3 to 4 s, the words heard in it, and its speed."""
+    speed, wanted = rng.uniform(*SPEED), rng.uniform(3.0, 4.0)
+    take = _speak(espeak, cast, cast.reference_say, speed, rng)
+    whole = [word for word in take.words if word.end <= wanted]
+    end = round((whole[-1].end + 0.01) * ESPEAK_RATE)
+    sound = _leveled(take.waveform[:end], rng)
+    waveform = _dither(round(wanted * SAMPLE_RATE), rng)
+    count = min(len(sound), len(waveform))
+    waveform[:count] += sound[:count]
+    return waveform, " ".join(word.text for word in whole), speed
+
+
+# ---- the clip ---------------------------------------------------------------------------------------------------
+
+
+def _perform(espeak: Espeak, cast: _Cast, rng: random.Random) -> tuple[_Take, float, int]:
+    """(take, lead-in seconds, frames). Drawn again, a little faster each time, until it fits into 121 frames."""
+    low, high = SPEED_OF_WORD.get(cast.pace, SPEED)
+    for attempt in range(40):
+        slowest = low + (high - low) * min(attempt / 10, 0.95)
+        take = _speak(espeak, cast, cast.say, rng.uniform(slowest, high), rng)
+        lead_in = rng.uniform(*LEAD_IN)
+        wanted = (lead_in + take.seconds + rng.uniform(*TAIL)) * FPS
+        frames = max(5, math.ceil((wanted - 1) / FRAME_STRIDE) * FRAME_STRIDE + 1)
+        if frames <= MAX_FRAMES:
+            return take, lead_in, frames
+    raise ValueError(f"{cast.say!r} does not fit into {MAX_FRAMES} frames; say fewer words")
+
+
+def _shift(marks: tuple[Mark, ...], seconds: float) -> tuple[Mark, ...]:
+    return tuple(Mark(m.text, round(m.start + seconds, 5), round(m.end + seconds, 5)) for m in marks)
+
+
+def _sound(take: _Take, lead_in: float, frames: int, rng: random.Random) -> Tensor:
+    waveform = _dither(frames * SAMPLES_PER_FRAME, rng)
+    speech = _leveled(take.waveform, rng)
+    start = round(lead_in * SAMPLE_RATE)
+    waveform[start : start + len(speech)] += speech[: len(waveform) - start]
+    return waveform
+
+
+def _pose(take: _Take, lead_in: float, times: Tensor, rng: random.Random) -> Tensor:
+    """(f, 5): the head sways; on stressed words it nods and lifts its brows."""
+    pose = sway(rng, times)
+    for word, emphasis in zip(take.words, take.emphasis, strict=True):
+        middle = lead_in + 0.5 * (word.start + word.end)
+        near = torch.exp(-0.5 * ((times - middle) / 0.15) ** 2) * max(0.0, emphasis)
+        pose[:, 1] += 0.025 * near
+        pose[:, 4] += near
+    return pose
+
+
+def synthesize_clip(
+    seed: int,
+    index: int,
+    *,
+    frames: bool = True,
+    size: int = 64,
+    held_out: bool = False,
+    words: str = "seen",
+    voices: str = "seen",
+    rendition: int = 0,
+) -> SyntheticClip:
+    """One talking portrait of 25 fps and 16 kHz with all its ground truth, the same for the same arguments.
+
+    frames: draw the picture, or leave it None; size: pixels of each side; held_out: a text and a face that no
+    training clip has; words, voices: "seen", or "unseen" for those kept from training altogether (then set held_out);
+    rendition: another number gives the same text, voice, face and captions in another timing.
+    Raises ValueError for a bad argument, ModuleNotFoundError without espeak-ng.
+    """
+    for name, value in (("words", words), ("voices", voices)):
+        if value not in ("seen", "unseen"):
+            raise ValueError(f'{name} must be "seen" or "unseen", got {value!r}')
+        if value == "unseen" and not held_out:
+            raise ValueError(
+                f'{name}="unseen" would put held-out {name} into training data; set held_out=True'
+            )
+    if index < 0 or size < 16:
+        raise ValueError(f"index must be at least 0 and size at least 16, got {index} and {size}")
+    key = (seed, index, held_out, words, voices)
+    cast = _draw_cast(_stream("cast", *key), held_out, words, voices)
+    timing = _stream("timing", *key, rendition)
+    with open_espeak() as espeak:
+        take, lead_in, count = _perform(espeak, cast, timing)
+        reference, reference_say, reference_speed = _reference(espeak, cast, _stream("reference", *key))
+    times = (torch.arange(count) + 0.5) / FPS
+    phones = _shift(take.phones, lead_in)
+    strength = [0.80 + 0.20 * take.emphasis[i] for i in take.word_of_phone]
+    mouth = mouth_track(phones, strength, times)
+    pose = _pose(take, lead_in, times, timing)
+    return SyntheticClip(
+        seed=seed,
+        index=index,
+        rendition=rendition,
+        held_out=held_out,
+        say=cast.say,
+        scene=cast.look.caption,
+        sound=cast.sound,
+        voice=cast.voice.name,
+        look=cast.look,
+        frames=render(cast.look, mouth, pose, size, size) if frames else None,
+        waveform=_sound(take, lead_in, count, timing),
+        reference=reference,
+        reference_say=reference_say,
+        words=_shift(take.words, lead_in),
+        phones=phones,
+        mouth=mouth,
+        mouth_boxes=mouth_box(cast.look, pose, size, size),
+        emphasis=take.emphasis,
+        lead_in=lead_in,
+        speed=take.speed,
+        reference_speed=reference_speed,
+        pitch=cast.pitch,
+    )
+
+
+# ---- files ------------------------------------------------------------------------------------------------------
+
+
+def ground_truth(clip: SyntheticClip) -> dict[str, object]:
+    """All that is known of a clip but its frames and sound, as plain JSON values."""
+    heavy = {"frames", "waveform", "reference", "mouth", "mouth_boxes", "words", "phones", "look"}
+    truth: dict[str, object] = {k: v for k, v in vars(clip).items() if k not in heavy}
+    truth["look"] = asdict(clip.look)
+    for name in ("words", "phones"):
+        truth[name] = [[mark.text, mark.start, mark.end] for mark in getattr(clip, name)]
+    truth["mouth"] = [[round(v, 4) for v in row] for row in clip.mouth.tolist()]
+    truth["mouth_boxes"] = [[round(v, 2) for v in row] for row in clip.mouth_boxes.tolist()]
+    return truth | {"fps": FPS, "sample_rate": SAMPLE_RATE, "frames": len(clip.mouth)}
+
+
+def _write_clip_folder(folder: Path, clip: SyntheticClip) -> None:
+    """clip.mp4, reference.wav and clip.json, or nothing at all."""
+    from ..media import write_clip, write_wav
+
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        write_clip(part / "clip.mp4", clip.clip)
+        write_wav(part / "reference.wav", clip.reference[None], SAMPLE_RATE)
+        (part / "clip.json").write_text(json.dumps(ground_truth(clip), ensure_ascii=False), encoding="utf-8")
+        part.replace(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def write_clips(
+    out: Path, clips: int, seed: int, size: int = 64, on_clip: Callable[[int, Path], None] | None = None
+) -> list[Path]:
+    """Write clips 0 .. clips-1 into folders `out`/00000 and so on; folders that are there already are kept.
+
+    on_clip(i, folder) after each, also for a kept one. Raises ValueError if `clips` is under 1 or a folder there holds
+    clips of another seed or size; ModuleNotFoundError without espeak-ng. An interrupted run leaves whole folders only.
+    """
+    if clips < 1:
+        raise ValueError(f"clips must be at least 1, got {clips}")
+    out = Path(out)
+    _check_settings(out, {"seed": seed, "size": size})
+    folders = []
+    for index in range(clips):
+        folder = out / f"{index:05d}"
+        if not (folder / "clip.json").is_file():
+            _write_clip_folder(folder, synthesize_clip(seed, index, size=size))
+        folders.append(folder)
+        if on_clip is not None:
+            on_clip(index, folder)
+    log.info("%d synthetic clips in %s", clips, out)
+    return folders
+
+
+def _check_settings(out: Path, wanted: dict[str, int]) -> None:
+    """Remember seed and size of a folder of clips; ValueError if it was begun with others."""
+    path = out / "synthetic.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != wanted:
+            raise ValueError(f"{out} holds clips of {found}, not of {wanted}; give another folder")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(wanted), encoding="utf-8")
+    part.replace(path)
