@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -31,8 +32,9 @@ WRAPPERS = (
     "model",
     "state_dict",
 )  # top keys that hold the weights
+SHARD = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-PICKLED_CODE = ("GLOBAL", "unrecognized function")  # in what torch says when it refuses
+REFUSED = ("GLOBAL", "unrecognized function")  # in what torch says of a pickle that holds more than tensors
 QUANT_MARKS = ("scaled_fp8", "scale_input", "input_scale", "comfy_quant")  # last part of a name; no weights
 INT8_MIN_SIZE = 1024  # elements; smaller tensors stay floating point
 
@@ -45,6 +47,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = _existing(path)
     if path.name.endswith(".index.json"):
         return _read_shards(path)
+    if SHARD.search(path.name):
+        raise ValueError(f"{path} is one of several shards; name the .safetensors.index.json beside it")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in PICKLES:
@@ -165,7 +169,8 @@ def _existing(path: str | Path) -> Path:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    told = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    reason = told.split("\n")[0].split(". ")[0].rstrip(".") or type(error).__name__
     return ValueError(f"{path} is cut off or no {path.suffix} file ({reason}); fetch it again")
 
 
@@ -192,7 +197,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not any(mark in str(error) for mark in PICKLED_CODE):
+        if not _is_refusal(path, str(error)):
             raise _damaged(path, error) from error
         raise ValueError(
             f"{path} holds code besides tensors, which is never run; use a safetensors file"
@@ -200,6 +205,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
     return _unwrapped(path, content)
+
+
+def _is_refusal(path: Path, told: str) -> bool:
+    """Whether torch would not read a whole pickle, rather than could not read a broken one."""
+    with path.open("rb") as file:
+        plain_pickle = file.read(1) == pickle.PROTO
+    return any(mark in told for mark in REFUSED) or (plain_pickle and "Unsupported operand" in told)
 
 
 def _unwrapped(path: Path, content: object) -> dict[str, Tensor]:

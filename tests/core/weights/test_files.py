@@ -1,0 +1,206 @@
+"""Files of weights: whole and fitting, or one sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from unitalk_core.weights.files import (
+    dequantise,
+    load_weights,
+    quantise_int8,
+    read_metadata,
+    read_shapes,
+    read_tensors,
+    save_tensors,
+)
+
+
+@pytest.fixture
+def weights() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {"a.weight": torch.randn(4, 3, generator=generator), "a.bias": torch.randn(4, generator=generator)}
+
+
+def same(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> bool:
+    return got.keys() == want.keys() and all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_what_is_saved_is_read_again(tmp_path: Path, weights) -> None:
+    path = tmp_path / "w.safetensors"
+    save_tensors(path, weights, {"note": "text", "unitalk": {"depth": 6}})
+    assert same(read_tensors(path), weights)
+    assert read_metadata(path) == {"note": "text", "unitalk": '{"depth": 6}'}
+    assert read_shapes(path) == {"a.weight": (4, 3), "a.bias": (4,)}
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, weights) -> None:
+    path = tmp_path / "w.safetensors"
+    save_tensors(path, weights)
+    with pytest.raises((TypeError, ValueError, AttributeError, RuntimeError)):
+        save_tensors(path, {"a": torch.empty(3, device="meta")})
+    assert [one.name for one in tmp_path.iterdir()] == ["w.safetensors"]
+    assert same(read_tensors(path), weights)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        save_tensors(tmp_path / "no" / "w.safetensors", weights)
+
+
+def test_shards_are_read_as_one(tmp_path: Path, weights) -> None:
+    table = {}
+    for i, (name, one) in enumerate(weights.items()):
+        table[name] = f"w-{i + 1:05}-of-00002.safetensors"
+        save_file({name: one}, tmp_path / table[name])
+    index = tmp_path / "w.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": table}))
+    assert same(read_tensors(index), weights)
+    with pytest.raises(ValueError, match=r"one of several shards.*index\.json"):
+        read_tensors(tmp_path / table["a.bias"])
+    (tmp_path / table["a.bias"]).unlink()
+    with pytest.raises(FileNotFoundError, match="00002-of-00002"):
+        read_tensors(index)
+    index.write_text("{}")
+    with pytest.raises(ValueError, match="weight_map"):
+        read_tensors(index)
+
+
+@pytest.mark.parametrize("key", ["generator", "module", "app.model", "state_dict"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+def test_a_pickle_of_tensors_is_unwrapped(tmp_path: Path, weights, key: str, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    torch.save({key: weights, "step": 3}, path)
+    assert same(read_tensors(path), weights)
+    torch.save({"app": {"model": weights}}, path)
+    assert same(read_tensors(path), weights)
+    torch.save(weights, path)
+    assert same(read_tensors(path), weights)
+
+
+class Payload:
+    """A pickle that would write a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_a_pickle_with_code_is_refused_and_never_run(tmp_path: Path, old_format: bool) -> None:
+    path, target = tmp_path / "w.pth", tmp_path / "ran"
+    torch.save({"a": Payload(target)}, path, _use_new_zipfile_serialization=not old_format)
+    with pytest.raises(ValueError, match=r"w\.pth holds code besides tensors, which is never run"):
+        read_tensors(path)
+    path.write_bytes(pickle.dumps(Payload(target)))
+    with pytest.raises(ValueError, match="holds code besides tensors"):
+        read_tensors(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_cut_off_file_is_named(tmp_path: Path, weights, suffix: str, share: float) -> None:
+    path = tmp_path / f"w{suffix}"
+    save_tensors(path, weights) if suffix == ".safetensors" else torch.save(weights, path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ValueError, match="cut off") as error:
+        read_tensors(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+def test_a_file_of_something_else_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(b"<html>" + bytes(range(256)) * 20)
+    with pytest.raises(ValueError, match="cut off or no") as error:
+        read_tensors(path)
+    assert "\n" not in str(error.value)
+
+
+def test_other_things_than_tensors_are_named(tmp_path: Path, weights) -> None:
+    torch.save(weights | {"epoch": 3}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="no tensors, such as epoch"):
+        read_tensors(tmp_path / "w.pt")
+    torch.save([1, 2], tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="a list instead of a table"):
+        read_tensors(tmp_path / "w.pt")
+    with pytest.raises(FileNotFoundError, match=r"no file .*gone\.pt"):
+        read_tensors(tmp_path / "gone.pt")
+    (tmp_path / "w.gguf").touch()
+    with pytest.raises(ValueError, match="no weights file"):
+        read_tensors(tmp_path / "w.gguf")
+
+
+def test_weights_fit_exactly_or_not_at_all(weights) -> None:
+    def fresh() -> nn.ModuleDict:
+        return nn.ModuleDict({"a": nn.Linear(3, 4)})
+
+    load_weights(module := fresh(), weights, "w")
+    assert same(dict(module.state_dict()), weights)
+    with pytest.raises(
+        ValueError, match=r"w does not fit ModuleDict: 1 missing \['a.bias'\], 1 extra \['b'\]"
+    ):
+        load_weights(fresh(), {"a.weight": weights["a.weight"], "b": weights["a.bias"]}, "w")
+    with pytest.raises(ValueError, match=r"1 of another shape \['a.bias \(3,\) for \(4,\)'\]"):
+        load_weights(fresh(), weights | {"a.bias": torch.zeros(3)}, "w")
+
+
+def test_a_module_on_the_meta_device_takes_over_the_weights(weights) -> None:
+    with torch.device("meta"):
+        module = nn.ModuleDict({"a": nn.Linear(3, 4)})
+    load_weights(module, {name: one.half() for name, one in weights.items()}, "w")
+    assert module["a"].weight.dtype == torch.float16
+    assert module["a"].weight.requires_grad
+
+
+@pytest.mark.parametrize("scale", ["scale_weight", "weight_scale"])
+def test_fp8_is_multiplied_by_its_scale(scale: str) -> None:
+    weight = torch.tensor([[1.0, -2.0], [0.5, 448.0]])
+    tensors = {
+        "m.weight": weight.to(torch.float8_e4m3fn),
+        f"m.{scale}": torch.tensor(0.25),
+        "m.scale_input": torch.tensor(3.0),
+        "m.bias": torch.ones(2),
+        "scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn),
+        "m.comfy_quant": torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8),
+    }
+    plain = dequantise(tensors)
+    assert sorted(plain) == ["m.bias", "m.weight"]
+    torch.testing.assert_close(plain["m.weight"], (weight * 0.25).half())
+    assert dequantise(tensors, torch.bfloat16)["m.weight"].dtype == torch.bfloat16
+
+
+def test_unknown_quantisation_is_refused() -> None:
+    fp8 = torch.ones(2, 4).to(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"m\.weight has a scale of \(3,\)"):
+        dequantise({"m.weight": fp8, "m.weight_scale": torch.ones(3)})
+    stated = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="'nvfp4'"):
+        dequantise({"m.weight": fp8, "m.comfy_quant": stated})
+
+
+def test_int8_comes_back_within_half_a_scale_and_leaves_small_tensors_alone() -> None:
+    generator = torch.Generator().manual_seed(1)
+    big = torch.randn(64, 8, 7, generator=generator) * torch.logspace(-6, 2, 64)[:, None, None]
+    big[5] = 0
+    tensors = {
+        "a.weight": big,
+        "a.bias": torch.randn(64),
+        "b": torch.randn(1, 6, 900),
+        "n": torch.arange(2000),
+    }
+    packed = quantise_int8(tensors)
+    assert packed["a.weight"].dtype == torch.int8 and packed["a.weight_scale"].shape == (64,)
+    plain = dequantise(packed)
+    assert plain.keys() == tensors.keys()
+    half = packed["a.weight_scale"][:, None, None] / 2
+    assert ((plain["a.weight"] - big).abs() <= half * 1.001).all()
+    assert not plain["a.weight"][5].any()
+    assert all(torch.equal(plain[name], tensors[name]) for name in ("a.bias", "b", "n"))
+    assert torch.equal(quantise_int8(tensors, keep=["a.*"])["a.weight"], big)
