@@ -1,9 +1,9 @@
 """The Wan2.2 video VAE: 4 x 16 x 16 pixels per latent, causal in time, evaluated in chunks.
 
 Every temporal layer is a stream: it sees the frames it was shown before (zeros at the start) and nothing
-later. What it must remember lives in a `Memory`, one per clip, so chunks of any size give the same numbers and a
-long clip needs no more memory than a short one. The first frame is special: it is neither halved nor doubled in
-time, hence chunks of 1, 4, 4, ... frames and 1, 1, 1, ... latent frames.
+later. What it must remember lives in a `Memory`, one per clip, so chunks of any size give the same numbers
+and a long clip needs no more memory than a short one. The first frame is neither halved nor doubled in time,
+hence chunks of 1, 4, 4, ... frames and 1, 1, 1, ... latent frames.
 
 Structure, numbers and key names (`Wan2.2_VAE.pth`, 196 tensors): Wan-Video/Wan2.2, wan/modules/vae2_2.py.
 """
@@ -99,7 +99,7 @@ TINY_VAE = replace(WAN_VAE, encoder_width=16, decoder_width=18, mean=(0.0,) * 48
 
 
 def causal(conv: nn.Module, x: Tensor, memory: Memory) -> Tensor:
-    """Convolve (b, c, f, h, w) as what follows on the frames `conv` saw before; two zero frames come first."""
+    """Convolve (b, c, f, h, w) as what follows the frames `conv` saw before; first come two of zeros."""
     past = memory.get(conv)
     x = F.pad(x, (0, 0, 0, 0, 2, 0)) if past is None else torch.cat([past, x], dim=2)
     memory[conv] = x[:, :, -2:].clone()  # a view would keep the whole chunk alive
@@ -136,7 +136,15 @@ class ChannelNorm(nn.Module):
         self.scale = math.sqrt(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) * (self.gamma * self.scale).to(x.dtype)
+        return x * inverse_length(x).to(x.dtype) * (self.gamma * self.scale).to(x.dtype)
+
+
+def inverse_length(x: Tensor) -> Tensor:
+    """(b, c, ...) -> (b, 1, ...): 1 / max(length over the channels, 1e-12), in single precision at least."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if x.device.type == "cpu":  # six times faster there; elsewhere its copies would set the peak of memory
+        return x.to(dtype).square().sum(dim=1, keepdim=True).clamp_min(1e-24).rsqrt()
+    return torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype).clamp_min(1e-12).reciprocal()
 
 
 def conv3(ops: Any, channels: int, out_channels: int) -> nn.Module:
@@ -145,7 +153,7 @@ def conv3(ops: Any, channels: int, out_channels: int) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))); x goes through a 1 x 1 x 1 convolution if the width changes."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))), where a 1 x 1 x 1 convolution adapts x to another width."""
 
     def __init__(self, channels: int, out_channels: int, ops: Any = nn) -> None:
         super().__init__()
@@ -354,8 +362,8 @@ class VideoVAE(nn.Module):
     `encode` and `decode` speak normalised latents. `posterior`, `encode_raw` and `decode_raw` do not check,
     normalise or clamp: they are what training differentiates. `ops` supplies Conv2d and Conv3d.
 
-    `chunk` is how many latent frames are computed at once: the numbers do not depend on it, time and memory do.
-    A small model is fastest with all at once, a large one fits with 1.
+    `chunk` is how many latent frames are computed at once. Time and memory depend on it, the numbers do not.
+    A small model is fastest with all at once; the full size is meant for 1.
     """
 
     def __init__(self, config: VideoVAEConfig, ops: Any = nn) -> None:
