@@ -1,7 +1,7 @@
-"""Talking portraits drawn with signed distances: every edge is a formula, so any size is sharp and all frames are one batch.
+"""Talking portraits drawn with signed distances: every edge is a formula, so any size is sharp.
 
-Units: the shorter side of the picture is 2 wide, the middle is (0, 0), y points down. Close-up: the mouth is some 20 of
-64 pixels wide.
+Units: the shorter side of the picture is 2 wide, the middle is (0, 0), y points down. A close-up: the mouth
+is some 24 of 64 pixels wide.
 """
 
 # f frames · h, w pixel rows, columns
@@ -62,7 +62,7 @@ FRAME_RGB: Colour = (0.12, 0.12, 0.16)
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One face. The first six fields are what a caption says; the rest are small differences between people."""
+    """One face. The first six fields are what a caption says; the rest are differences between people."""
 
     person: str
     skin: str
@@ -126,7 +126,7 @@ def draw_look(rng: random.Random, person: str) -> Look:
     )
 
 
-# ---- shapes: distances in picture units, coverages in 0..1 ------------------------------------------------------
+# ---- shapes: distances in picture units, coverages in 0..1 -------------------------------------------------
 
 
 def ellipse(x: Tensor, y: Tensor, rx: float, ry: float) -> Tensor:
@@ -156,7 +156,7 @@ def cover(distance: Tensor, pixel: float) -> Tensor:
 
 
 def lens(x: Tensor, y: Tensor, half_width: Tensor, top: Tensor, bottom: Tensor, pixel: float) -> Tensor:
-    """Coverage of the stretch between two arcs, `top` above and `bottom` below the line y = 0, meeting at the corners.
+    """Coverage of the stretch between two arcs over the line y = 0 that meet at the corners.
 
     Each pixel counts the part of its height that lies inside, so a shut lens covers nothing: no hairline.
     """
@@ -211,7 +211,7 @@ def shade(colour: Colour, factor: float) -> Colour:
     return tuple(1 - (1 - c) * (2 - factor) for c in colour)
 
 
-# ---- the portrait, part by part ---------------------------------------------------------------------------------
+# ---- the portrait, part by part ----------------------------------------------------------------------------
 
 
 def _skin(look: Look) -> Colour:
@@ -416,7 +416,8 @@ def _paint_glasses(canvas: Canvas, look: Look) -> None:
 def render(look: Look, mouth: Tensor, pose: Tensor, height: int, width: int) -> Tensor:
     """(f, h, w, 3) uint8 frames.
 
-    mouth: (f, 5) open, width, round, teeth, tongue; pose: (f, 5) shift x, shift y, tilt (radians), lid (1 open), brow.
+    mouth: (f, 5) open, width, round, teeth, tongue;
+    pose: (f, 5) shift x, shift y, tilt (radians), lid (1 open), brow.
     """
     if len(mouth) != len(pose):
         raise ValueError(f"mouth and pose need one row per frame, got {len(mouth)} and {len(pose)} rows")

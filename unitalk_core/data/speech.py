@@ -2,8 +2,8 @@
 
 - espeak-ng (GPL-3) is called when data is made, never at run time; nothing of it is stored here;
 - its library comes with the PyPI package `espeakng-loader`: pip install 'comfyui-unitalk[data]';
-- every `open_espeak` loads a fresh copy of the library, because its wave generator keeps state from word to word:
-  so the same calls give the same samples in any process and any order.
+- every `open_espeak` loads a fresh copy of the library, because its wave generator keeps state from word to
+  word: so the same calls give the same samples in any process and any order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,7 +38,7 @@ class Voice:
     held_out: bool = False
 
     def median_hertz(self, pitch: float) -> float:
-        """Median pitch in Hz at an espeak pitch of 0..99: measured, some 0.33 octave for ten points up to 70."""
+        """Median pitch in Hz at an espeak pitch of 30..70: measured, an octave for 60 points."""
         return self.hertz * 2 ** ((pitch - 50) * 0.0165)
 
 
@@ -60,13 +60,13 @@ class Spoken:
 
 
 class _Id(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]  # noqa: RUF012
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
 
 
 class _Event(ctypes.Structure):
     """espeak_EVENT of speak_lib.h."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes reads a plain list
+    _fields_ = [
         ("type", ctypes.c_int),
         ("unique_identifier", ctypes.c_uint),
         ("text_position", ctypes.c_int),
@@ -113,9 +113,10 @@ class Espeak:
     def speak(
         self, text: str, voice: Voice, *, words_per_minute: int, pitch: int, pitch_range: int = 50
     ) -> Spoken:
-        """One word, from its first phone to the end of its last. words_per_minute: 80..450; pitch, pitch_range: 0..99.
+        """One word, from its first phone to the end of its last.
 
-        A comma after the word keeps its melody up, a full stop or nothing lets it fall. ValueError if nothing sounds.
+        words_per_minute: 80..450; pitch, pitch_range: 0..99. A comma after the word keeps its melody up,
+        nothing lets it fall. ValueError for an unknown voice, or if nothing sounds.
         """
         self._samples.clear()
         self._events.clear()

@@ -1,9 +1,10 @@
 """Synthetic talking portraits: random words spoken by espeak-ng, and a drawn face that says them.
 
 - everything of a clip follows from (seed, index): no order, no process, no global random state;
-- timing cannot be guessed from the text: lead-in, pauses, speed and emphasis have a random stream of their own, and
-  `rendition` draws them anew for the same text, voice and face;
-- held-out clips share no text and no face with training clips, by hash; voices and words are held out on request.
+- timing cannot be guessed from the text: lead-in, pauses, speed and emphasis have a random stream of
+  their own, and `rendition` draws them anew for the same text, voice and face;
+- held-out clips share no text and no face with training clips, by hash; words and voices that training
+  never has are another choice.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch import Tensor
 from ..av import Clip
 from .faces import Look, draw_look, mouth_box, render, sway
 from .speech import ESPEAK_RATE, Espeak, Mark, Spoken, Voice, open_espeak, resample
-from .visemes import OPEN, mouth_track
+from .visemes import OPEN, loudness, mouth_track
 
 log = logging.getLogger("unitalk")
 
@@ -38,24 +39,25 @@ BASE_RATE = 150  # espeak words per minute at speed 1
 SPEED = (0.75, 1.3)
 SPEED_OF_WORD = {"slow": (0.75, 0.9), "steady": (0.93, 1.08), "fast": (1.12, 1.3)}
 LEAD_IN, PAUSE, TAIL = (0.0, 0.6), (0.0, 0.3), (0.1, 0.4)  # seconds
+LONG_TAIL, LONG_TAIL_SHARE = (0.4, 1.4), 0.2  # a clip may be longer than its speech
 SPEECH_LEVEL = -19.0  # dBFS
 DITHER = 1e-4  # never digital silence
 HELD_OUT_WORDS = 200
 
-# median pitch in Hz at espeak pitch 50, measured; chosen for how well a recogniser understands them
+# hertz was measured; chosen because a recogniser understands them and no two sound alike
 VOICES: tuple[Voice, ...] = (
     Voice(name="adam", sex="male", hertz=86),
-    Voice(name="caleb", sex="male", hertz=86),
-    Voice(name="klatt3", sex="male", hertz=90),
+    Voice(name="Alex", sex="male", hertz=100),
+    Voice(name="Denis", sex="male", hertz=84),
+    Voice(name="klatt4", sex="male", hertz=86),
     Voice(name="m1", sex="male", hertz=82),
-    Voice(name="m3", sex="male", hertz=86),
-    Voice(name="m5", sex="male", hertz=85),
+    Voice(name="m6", sex="male", hertz=86),
     Voice(name="victor", sex="male", hertz=85),
-    Voice(name="m6", sex="male", hertz=86, held_out=True),
+    Voice(name="m5", sex="male", hertz=85, held_out=True),
+    Voice(name="anika", sex="female", hertz=223),
     Voice(name="f1", sex="female", hertz=155),
     Voice(name="f3", sex="female", hertz=166),
     Voice(name="f5", sex="female", hertz=178),
-    Voice(name="anika", sex="female", hertz=223),
     Voice(name="steph2", sex="female", hertz=170),
     Voice(name="f2", sex="female", hertz=162, held_out=True),
 )
@@ -65,9 +67,11 @@ VOICES: tuple[Voice, ...] = (
 class SyntheticClip:
     """A clip with its whole truth. Times in seconds; frame i shows the middle of its 40 ms.
 
-    frames: (f, h, w, 3) uint8 or None; waveform: (f * 640,) float32 at 16 kHz; mouth: (f, 5) open, width, round,
-    teeth, tongue; mouth_opening: (f,) in 0..1; mouth_boxes: (f, 4) left, top, right, bottom in pixels; reference:
-    (samples,) 3 to 4 s of another sentence by the same voice; emphasis: one number in -1..1 per word.
+    frames: (f, h, w, 3) uint8 or None; waveform: (f * 640,) float32 at 16 kHz;
+    mouth: (f, 5) open, width, round, teeth, tongue; mouth_opening: (f,) in 0..1;
+    mouth_boxes: (f, 4) left, top, right, bottom in pixels;
+    reference: (samples,) 3 to 4 s of another sentence by the same voice;
+    phones: IPA with stress marks; emphasis: one number in -1..1 per word.
     """
 
     seed: int
@@ -108,7 +112,7 @@ class SyntheticClip:
         return Clip(frames, self.waveform[None], Fraction(FPS), SAMPLE_RATE)
 
 
-# ---- texts ------------------------------------------------------------------------------------------------------
+# ---- texts -------------------------------------------------------------------------------------------------
 
 
 def _digest(text: str) -> int:
@@ -117,13 +121,13 @@ def _digest(text: str) -> int:
 
 @cache
 def spoken_words() -> tuple[str, ...]:
-    """All words of the clips: common English words of CMUdict, four letters and more, nine in ten polysyllabic."""
+    """All words of the clips: common English words of CMUdict, nine in ten of two or more syllables."""
     return tuple((Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split())
 
 
 @cache
 def unseen_words() -> frozenset[str]:
-    """The 200 words that training never hears: those with the smallest hash among words of six letters and more."""
+    """The 200 words that training never hears: the smallest hashes among those of six letters and more."""
     long = [word for word in spoken_words() if len(word) >= 6]
     return frozenset(sorted(long, key=lambda word: _digest(f"unseen {word}"))[:HELD_OUT_WORDS])
 
@@ -141,7 +145,7 @@ def is_held_out(text: str) -> bool:
 
 
 def draw_text(rng: random.Random, vocabulary: tuple[str, ...], held_out: bool | None) -> str:
-    """One to five random words, at most 34 letters. held_out: the side of `is_held_out` to draw from; None is both."""
+    """One to five random words, at most 38 letters. held_out: which side of `is_held_out`; None is both."""
     while True:
         count = rng.choices((1, 2, 3, 4, 5), (0.10, 0.25, 0.35, 0.20, 0.10))[0]
         text = " ".join(rng.sample(vocabulary, count))
@@ -149,12 +153,12 @@ def draw_text(rng: random.Random, vocabulary: tuple[str, ...], held_out: bool | 
             return text
 
 
-# ---- who speaks, and how ----------------------------------------------------------------------------------------
+# ---- who speaks, and how -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Cast:
-    """What all renditions of a clip share. pace: the speed word of the caption, or "" when it tells nothing."""
+    """What all renditions of a clip share. pace: the speed word of the caption, or "" if it has none."""
 
     say: str
     voice: Voice
@@ -197,7 +201,7 @@ def _draw_cast(rng: random.Random, held_out: bool, words: str, voices: str) -> _
     )
 
 
-# ---- speech -----------------------------------------------------------------------------------------------------
+# ---- speech ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,21 +290,25 @@ def _reference(espeak: Espeak, cast: _Cast, rng: random.Random) -> tuple[Tensor,
     return waveform, " ".join(word.text for word in whole), speed
 
 
-# ---- the clip ---------------------------------------------------------------------------------------------------
+# ---- the clip ----------------------------------------------------------------------------------------------
 
 
 def _perform(espeak: Espeak, cast: _Cast, rng: random.Random) -> tuple[_Take, float, int]:
-    """(take, lead-in seconds, frames). Drawn again, a little faster each time, until it fits into 121 frames."""
+    """(take, lead-in seconds, frames). Drawn again, a little faster, until 121 frames are enough."""
     low, high = SPEED_OF_WORD.get(cast.pace, SPEED)
     for attempt in range(40):
         slowest = low + (high - low) * min(attempt / 10, 0.95)
         take = _speak(espeak, cast, cast.say, rng.uniform(slowest, high), rng)
         lead_in = rng.uniform(*LEAD_IN)
-        wanted = (lead_in + take.seconds + rng.uniform(*TAIL)) * FPS
+        wanted = (lead_in + take.seconds + _tail(rng)) * FPS
         frames = max(5, math.ceil((wanted - 1) / FRAME_STRIDE) * FRAME_STRIDE + 1)
         if frames <= MAX_FRAMES:
             return take, lead_in, frames
     raise ValueError(f"{cast.say!r} does not fit into {MAX_FRAMES} frames; say fewer words")
+
+
+def _tail(rng: random.Random) -> float:
+    return rng.uniform(*(LONG_TAIL if rng.random() < LONG_TAIL_SHARE else TAIL))
 
 
 def _shift(marks: tuple[Mark, ...], seconds: float) -> tuple[Mark, ...]:
@@ -339,8 +347,9 @@ def synthesize_clip(
 ) -> SyntheticClip:
     """One talking portrait of 25 fps and 16 kHz with all its ground truth, the same for the same arguments.
 
-    frames: draw the picture, or leave it None; size: pixels of each side; held_out: a text and a face that no
-    training clip has; words, voices: "seen", or "unseen" for those kept from training altogether (then set held_out);
+    frames: draw the picture, or leave it None; size: pixels of each side;
+    held_out: a text and a face that no training clip has;
+    words, voices: "seen", or with held_out "unseen": those kept from training altogether;
     rendition: another number gives the same text, voice, face and captions in another timing.
     Raises ValueError for a bad argument, ModuleNotFoundError without espeak-ng.
     """
@@ -364,6 +373,8 @@ def synthesize_clip(
     strength = [0.80 + 0.20 * take.emphasis[i] for i in take.word_of_phone]
     mouth = mouth_track(phones, strength, times)
     pose = _pose(take, lead_in, times, timing)
+    waveform = _sound(take, lead_in, count, timing)
+    mouth[:, OPEN] *= loudness(waveform, SAMPLE_RATE, times)
     return SyntheticClip(
         seed=seed,
         index=index,
@@ -375,7 +386,7 @@ def synthesize_clip(
         voice=cast.voice.name,
         look=cast.look,
         frames=render(cast.look, mouth, pose, size, size) if frames else None,
-        waveform=_sound(take, lead_in, count, timing),
+        waveform=waveform,
         reference=reference,
         reference_say=reference_say,
         words=_shift(take.words, lead_in),
@@ -390,7 +401,7 @@ def synthesize_clip(
     )
 
 
-# ---- files ------------------------------------------------------------------------------------------------------
+# ---- files -------------------------------------------------------------------------------------------------
 
 
 def ground_truth(clip: SyntheticClip) -> dict[str, object]:
@@ -427,8 +438,9 @@ def write_clips(
 ) -> list[Path]:
     """Write clips 0 .. clips-1 into folders `out`/00000 and so on; folders that are there already are kept.
 
-    on_clip(i, folder) after each, also for a kept one. Raises ValueError if `clips` is under 1 or a folder there holds
-    clips of another seed or size; ModuleNotFoundError without espeak-ng. An interrupted run leaves whole folders only.
+    on_clip(i, folder) after each, also for a kept one. An interrupted run leaves whole folders only.
+    Raises ValueError if `clips` is under 1 or `out` holds clips of another seed or size,
+    ModuleNotFoundError without espeak-ng.
     """
     if clips < 1:
         raise ValueError(f"clips must be at least 1, got {clips}")

@@ -1,7 +1,8 @@
 """How a mouth moves while it speaks: phones become five mouth parameters at every frame.
 
-Each phone pulls the mouth towards its viseme; neighbours overlap by dominance (Cohen and Massaro 1993: the mouth at a
-moment is the mean of all nearby targets, weighted by nearness and by how much a sound insists on its shape).
+Each phone pulls the mouth towards its viseme; neighbours overlap by dominance (Cohen and Massaro 1993: the
+mouth at a moment is the mean of all nearby targets, weighted by nearness and by how much a sound insists on
+its shape). Louder is wider: the opening also follows the sound itself.
 """
 
 from __future__ import annotations
@@ -20,26 +21,27 @@ OPEN, WIDTH, ROUND, TEETH, TONGUE = range(5)
 VISEMES: dict[str, tuple[float, float, float, float, float, float]] = {
     "silence": (0.00, 0.00, 0.00, 0.0, 0.0, 1.0),
     "p b m": (0.00, 0.05, 0.00, 0.0, 0.0, 8.0),
-    "f v": (0.12, 0.10, 0.00, 1.0, 0.0, 4.0),
-    "th": (0.28, 0.10, 0.00, 0.8, 1.0, 2.0),
-    "t d n": (0.24, 0.20, 0.00, 0.8, 0.8, 1.2),
-    "s z": (0.20, 0.55, 0.00, 1.0, 0.0, 2.0),
-    "sh": (0.28, -0.10, 0.70, 1.0, 0.0, 2.5),
-    "k g": (0.30, 0.10, 0.00, 0.4, 0.2, 0.8),
+    "f v": (0.10, 0.10, 0.00, 1.0, 0.0, 4.0),
+    "th": (0.22, 0.10, 0.00, 0.8, 1.0, 2.0),
+    "t d": (0.17, 0.20, 0.00, 0.9, 0.5, 1.2),
+    "n": (0.28, 0.20, 0.00, 0.7, 0.9, 1.2),
+    "s z": (0.14, 0.55, 0.00, 1.0, 0.0, 2.0),
+    "sh": (0.20, -0.10, 0.70, 1.0, 0.0, 2.5),
+    "k g": (0.20, 0.10, 0.00, 0.4, 0.2, 0.8),
     "ng": (0.30, 0.15, 0.00, 0.4, 0.2, 0.8),
-    "l": (0.38, 0.10, 0.00, 0.5, 1.0, 1.2),
-    "r": (0.30, -0.10, 0.60, 0.3, 0.3, 1.5),
-    "w": (0.14, -0.30, 1.00, 0.0, 0.0, 4.0),
-    "y": (0.26, 0.70, 0.00, 0.7, 0.4, 1.2),
-    "h": (0.40, 0.05, 0.00, 0.3, 0.2, 0.4),
+    "l": (0.45, 0.10, 0.00, 0.5, 1.0, 1.2),
+    "r": (0.40, -0.10, 0.60, 0.3, 0.3, 1.5),
+    "w": (0.20, -0.30, 1.00, 0.0, 0.0, 3.0),
+    "y": (0.32, 0.70, 0.00, 0.7, 0.4, 1.2),
+    "h": (0.25, 0.05, 0.00, 0.3, 0.2, 0.4),
     "ah": (1.00, 0.05, 0.00, 0.4, 0.3, 1.5),
-    "ae": (0.88, 0.50, 0.00, 0.7, 0.3, 1.5),
-    "uh": (0.62, 0.05, 0.00, 0.4, 0.3, 1.0),
-    "aw": (0.78, -0.20, 0.60, 0.1, 0.2, 1.5),
-    "eh": (0.62, 0.45, 0.00, 0.6, 0.4, 1.2),
-    "er": (0.46, -0.10, 0.50, 0.3, 0.4, 1.2),
-    "ee": (0.36, 1.00, 0.00, 0.9, 0.4, 1.5),
-    "oo": (0.30, -0.30, 1.00, 0.0, 0.1, 2.5),
+    "ae": (0.92, 0.50, 0.00, 0.7, 0.3, 1.5),
+    "uh": (0.68, 0.05, 0.00, 0.4, 0.3, 1.0),
+    "aw": (0.85, -0.20, 0.60, 0.1, 0.2, 1.5),
+    "eh": (0.70, 0.45, 0.00, 0.6, 0.4, 1.2),
+    "er": (0.58, -0.10, 0.50, 0.3, 0.4, 1.2),
+    "ee": (0.46, 1.00, 0.00, 0.9, 0.4, 1.5),
+    "oo": (0.42, -0.30, 1.00, 0.0, 0.1, 2.5),
 }
 
 _SYMBOLS: dict[str, str] = {
@@ -47,7 +49,8 @@ _SYMBOLS: dict[str, str] = {
     "p b m": "pbm",
     "f v": "fv",
     "th": "θð",
-    "t d n": "tdnɾ",
+    "t d": "tdɾ",
+    "n": "n",
     "s z": "sz",
     "sh": "ʃʒ",
     "k g": "kɡgx",
@@ -70,6 +73,7 @@ VISEME_OF = {symbol: viseme for viseme, symbols in _SYMBOLS.items() for symbol i
 
 GRID = 200  # points a second at which targets overlap
 SPREAD = (0.028, 0.045, 0.055, 0.028, 0.028)  # seconds (standard deviation) over which each parameter blends
+LOUDNESS_WINDOW = 0.018  # seconds (standard deviation)
 UNSTRESSED = 0.82  # how far a vowel without stress opens
 
 
@@ -119,3 +123,14 @@ def mouth_track(phones: Sequence[Mark], emphasis: Sequence[float], times: Tensor
     at = (times * GRID).clamp(0, len(grid) - 1.001)
     low, part = at.floor().long(), at.frac()[:, None]
     return track[low] * (1 - part) + track[low + 1] * part
+
+
+def loudness(waveform: Tensor, sample_rate: int, times: Tensor, least: float = 0.35) -> Tensor:
+    """(f,) factor on the opening at `times` (f,): `least` in silence, 1.15 where (samples,) is loudest."""
+    step = sample_rate // GRID
+    power = waveform[: len(waveform) // step * step].view(1, 1, -1, step).square().mean(3)
+    reach = round(3 * LOUDNESS_WINDOW * GRID)
+    window = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / (LOUDNESS_WINDOW * GRID)) ** 2)
+    level = F.conv1d(F.pad(power, (reach, reach), mode="replicate"), (window / window.sum())[None, None])
+    level = (level[0, 0] / level.max()).sqrt()[(times * GRID).long().clamp(0, level.shape[2] - 1)]
+    return least + (1.15 - least) * level**0.8
