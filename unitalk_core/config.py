@@ -121,7 +121,7 @@ TINY_FORMAT = ClipFormat(
     fps=Fraction(25), sample_rate=16000, audio_stride=512, video_channels=48, audio_channels=20
 )
 TINY_VIDEO = replace(
-    UNITALK_VIDEO, width=192, heads=6, depth=6, ffn_width=512, text_dim=192, text_len=160,
+    UNITALK_VIDEO, width=192, heads=6, depth=6, ffn_width=512, text_dim=192, text_len=112,
     reference="none", reference_dim=0,
 )  # fmt: skip
 TINY_AUDIO = replace(

@@ -36,7 +36,7 @@ class PhonemeConfig:
     """Size of the miniature's text encoder, and the vocabulary it was trained with."""
 
     dim: int = 192
-    text_len: int = 160
+    text_len: int = 112
     depth: int = 3
     kernel: int = 5
     vocabulary: str = ""  # hash; "" = this version's

@@ -16,7 +16,6 @@ from ..av import AV
 from ..models.layers import Timesteps
 from ..models.mmdit import PLAIN, Hooks, JointDiT
 
-
 UNWEIGHTED: AV[Tensor | None] = AV(None, None)
 
 

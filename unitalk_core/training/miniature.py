@@ -1,0 +1,184 @@
+"""The recipe of the miniature, from nothing to the files that are shipped.
+
+python -m unitalk_core.training.miniature OUT [STAGE ...] [--minutes STAGE=M ...]
+
+Stages, in order: `audio-codec`, `video-codec`, `speech-latents`, `stage1`, `clip-latents`, `stage2`, `pack`.
+Each leaves its result in OUT and can be run alone once those before it are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import TINY
+from ..data.synthetic import synthesize_clip
+from ..models.audio_codec import AudioCodec
+from ..models.mel import MEL_16K
+from ..models.mmdit import JointDiT, initialise
+from ..models.text_encoder import PhonemeEncoder
+from ..weights.loading import (
+    Parts,
+    load_audio_codec,
+    load_video_vae,
+    save_embedded,
+    save_part,
+)
+from .audio_codec import Budget, OnStep, train_mel_vae, train_vocos
+from .joint import Examples, Trainee, train_joint
+from .latents import LatentMaker, mouth_area, read_examples
+from .video_codec import Windows, train_video_vae
+
+log = logging.getLogger("unitalk")
+
+MINUTES = {"mel-vae": 5.0, "vocoder": 12.0, "video-codec": 26.0, "stage1": 25.0, "stage2": 45.0}
+SPEECH_CLIPS, JOINT_CLIPS, CODEC_CLIPS = 8000, 2500, 900
+WINDOW = 9  # frames the video codec learns from at a time
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where everything goes, and how long each training takes."""
+
+    out: Path
+    minutes: Mapping[str, float] = field(default_factory=lambda: MINUTES)
+    seed: int = 0
+
+    def budget(self, stage: str, **settings: Any) -> Budget:
+        return Budget(minutes=self.minutes[stage], seed=self.seed, **settings)
+
+    def audio_codec(self) -> None:
+        waveforms = [synthesize_clip(self.seed, i, frames=False).waveform for i in range(CODEC_CLIPS)]
+        vae = train_mel_vae(waveforms, budget=self.budget("mel-vae"), on_step=progress("mel-vae"))
+        vocoder = train_vocos(waveforms, budget=self.budget("vocoder"), vae=vae, on_step=progress("vocoder"))
+        save_part(
+            self.out / "audio_vae.safetensors",
+            vae.state_dict(),
+            {"audio_vae": vae.config, "mel": MEL_16K},
+            int8=False,
+        )
+        save_part(
+            self.out / "vocoder.safetensors", vocoder.state_dict(), {"vocoder": vocoder.config}, int8=False
+        )
+
+    def video_codec(self) -> None:
+        clips = [synthesize_clip(self.seed, i) for i in range(CODEC_CLIPS)]
+        windows = Windows(
+            [clip.frames[:25] for clip in clips],
+            [tuple(mouth_area(clip)) for clip in clips],
+            WINDOW,
+            self.seed,
+        )
+        budget = self.budget("video-codec", batch=8, learning_rate=2e-3, average=0.995)
+        vae = train_video_vae(windows, budget=budget, on_step=progress("video-codec"))
+        save_part(self.out / "video_vae.safetensors", vae.state_dict(), {"video_vae": vae.config}, int8=False)
+
+    def speech_latents(self) -> None:
+        LatentMaker(audio_codec=self._codec(), seed=self.seed).make(
+            self.out / "speech", SPEECH_CLIPS, shards("speech")
+        )
+
+    def clip_latents(self) -> None:
+        video_vae = load_video_vae(self.out / "video_vae.safetensors")
+        maker = LatentMaker(audio_codec=self._codec(), video_vae=video_vae, seed=self.seed)
+        maker.make(self.out / "clips", JOINT_CLIPS, shards("clips"))
+
+    def stage1(self) -> None:
+        trainee = untrained(self.seed)
+        examples = Examples(read_examples(self.out / "speech"), self.seed)
+        budget = self.budget("stage1", batch=32, learning_rate=1e-3, average=0.998)
+        self._save(
+            train_joint(trainee, examples, budget, picture=False, on_step=progress("stage1")), "stage1"
+        )
+
+    def stage2(self) -> None:
+        trainee = self._trainee("stage1")
+        examples = Examples(read_examples(self.out / "clips"), self.seed + 1)
+        budget = self.budget("stage2", batch=16, learning_rate=1e-3, average=0.998)
+        self._save(train_joint(trainee, examples, budget, on_step=progress("stage2")), "stage2")
+
+    def pack(self) -> None:
+        trainee = self._trainee("stage2")
+        video_vae = load_video_vae(self.out / "video_vae.safetensors")
+        folder = self.out / "embedded"
+        folder.mkdir(exist_ok=True)
+        save_embedded(folder, Parts(trainee.model, TINY, video_vae, self._codec(), trainee.text_encoder))
+
+    def _codec(self) -> AudioCodec:
+        return load_audio_codec(self.out / "audio_vae.safetensors", self.out / "vocoder.safetensors")
+
+    def _save(self, trainee: Trainee, name: str) -> None:
+        configs = {"model": TINY, "text_encoder": trainee.text_encoder.config}
+        save_part(self.out / f"{name}.safetensors", trainee.state_dict(), configs, int8=False)
+
+    def _trainee(self, name: str) -> Trainee:
+        from ..weights.files import load_weights, read_tensors
+
+        trainee, path = untrained(self.seed), self.out / f"{name}.safetensors"
+        load_weights(trainee, read_tensors(path), path)
+        return trainee
+
+
+STAGES: dict[str, Callable[[Recipe], None]] = {
+    "audio-codec": Recipe.audio_codec,
+    "video-codec": Recipe.video_codec,
+    "speech-latents": Recipe.speech_latents,
+    "stage1": Recipe.stage1,
+    "clip-latents": Recipe.clip_latents,
+    "stage2": Recipe.stage2,
+    "pack": Recipe.pack,
+}
+
+
+def untrained(seed: int) -> Trainee:
+    torch.manual_seed(seed)
+    model = JointDiT(TINY)
+    initialise(model, seed)
+    return Trainee(model, PhonemeEncoder())
+
+
+def progress(stage: str, every: int = 25) -> OnStep:
+    """Log smoothed losses every few steps."""
+    smooth: dict[str, float] = {}
+    start = time.monotonic()
+
+    def on_step(step: int, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
+        if step % every == 0:
+            shown = " ".join(f"{name} {value:.4f}" for name, value in smooth.items())
+            log.info("%s step %d, %.0f s: %s", stage, step, time.monotonic() - start, shown)
+
+    return on_step
+
+
+def shards(what: str) -> Callable[[int, int], None]:
+    return lambda done, of: log.info("%s: shard %d of %d", what, done, of)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train the miniature.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("stages", nargs="*", choices=[[], *STAGES], help="which stages; all without")
+    parser.add_argument(
+        "--minutes", nargs="*", default=[], metavar="STAGE=M", help="how long a training takes"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(given.threads)
+    given.out.mkdir(parents=True, exist_ok=True)
+    minutes = MINUTES | {name: float(value) for name, value in (one.split("=") for one in given.minutes)}
+    for stage in given.stages or STAGES:
+        STAGES[stage](Recipe(given.out, minutes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Train the small video VAE from clips of frames. A plain loop, with the loss raised where the mouth is.
+
+b batch · f frames · h, w pixels
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..models.video_vae import TINY_VAE, VideoVAE, VideoVAEConfig
+from .audio_codec import Budget, OnStep, fit
+
+
+@dataclass
+class Windows:
+    """Random windows of equal length. Each clip: frames uint8 (f, h, w, 3), mouth box (x0, y0, x1, y1)."""
+
+    frames: Sequence[Tensor]
+    boxes: Sequence[tuple[int, int, int, int]]
+    length: int
+    seed: int
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        keep = [i for i, one in enumerate(self.frames) if len(one) >= self.length]
+        if not keep:
+            raise ValueError(f"no clip has the {self.length} frames of one window")
+        self.frames, self.boxes = [self.frames[i] for i in keep], [self.boxes[i] for i in keep]
+        self.generator = torch.Generator("cpu").manual_seed(self.seed)
+
+    def draw(self, count: int, mouth: float) -> tuple[Tensor, Tensor]:
+        """Pixels (b, 3, f, h, w) in -1..1 and a weight (b, 1, 1, h, w): `mouth` inside the box, 1 outside."""
+        clips = torch.randint(len(self.frames), (count,), generator=self.generator).tolist()
+        windows, weights = [], []
+        for clip in clips:
+            frames, (x0, y0, x1, y1) = self.frames[clip], self.boxes[clip]
+            start = int(torch.randint(len(frames) - self.length + 1, (), generator=self.generator))
+            windows.append(frames[start : start + self.length])
+            weight = torch.ones(frames.shape[1:3])
+            weight[y0:y1, x0:x1] = mouth
+            weights.append(weight)
+        pixels = rearrange(torch.stack(windows), "b f h w c -> b c f h w").float() / 127.5 - 1
+        return pixels, rearrange(torch.stack(weights), "b h w -> b 1 1 h w")
+
+
+def train_video_vae(
+    windows: Windows,
+    config: VideoVAEConfig = TINY_VAE,
+    budget: Budget | None = None,
+    *,
+    kl: float = 1e-4,
+    mouth: float = 3.0,
+    on_step: OnStep | None = None,
+) -> VideoVAE:
+    """Fit pixels -> latent -> pixels; the config returned carries the latents' statistics.
+
+    Loss: weighted L1 plus squared error plus `kl` times the divergence from a unit normal, per element.
+    """
+    budget = budget or Budget(minutes=20, batch=8, learning_rate=1.5e-3)
+    torch.manual_seed(budget.seed)
+    vae = VideoVAE(config)
+
+    def losses() -> dict[str, Tensor]:
+        pixels, weight = windows.draw(budget.batch, mouth)
+        with torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast):
+            mean, logvar = vae.posterior(pixels, chunk=windows.length)
+            logvar = logvar.float().clamp(-20, 10)
+            noise = torch.randn(mean.shape, generator=windows.generator)
+            decoded = vae.decode_raw(mean + noise * (0.5 * logvar).exp(), chunk=windows.length)
+        divergence = 0.5 * (mean.float().square() + logvar.exp() - 1 - logvar).mean()
+        parts = _reconstruction(decoded.float(), pixels, weight)
+        return parts | {"loss": parts["loss"] + kl * divergence, "kl": divergence}
+
+    trained = fit(vae, budget, losses, on_step)
+    return with_statistics(trained, windows)
+
+
+def refine_decoder(
+    vae: VideoVAE,
+    windows: Windows,
+    budget: Budget,
+    *,
+    mouth: float = 3.0,
+    noise: float = 0.05,
+    on_step: OnStep | None = None,
+) -> VideoVAE:
+    """Train on with the encoder fixed: latents keep their meaning. `noise` is added to them, in deviations."""
+    vae = copy.deepcopy(vae).train()
+    for one in (*vae.encoder.parameters(), *vae.conv1.parameters()):
+        one.requires_grad_(False)
+
+    def losses() -> dict[str, Tensor]:
+        pixels, weight = windows.draw(budget.batch, mouth)
+        with torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast):
+            with torch.no_grad():
+                latent = vae.normalise(vae.encode_raw(pixels, chunk=windows.length).float())
+            latent = latent + noise * torch.randn(latent.shape, generator=windows.generator)
+            decoded = vae.decode_raw(vae.denormalise(latent), chunk=windows.length)
+        return _reconstruction(decoded.float(), pixels, weight)
+
+    return fit(vae, budget, losses, on_step)
+
+
+def _reconstruction(decoded: Tensor, pixels: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """Weighted L1 and squared error, and their sum as "loss"."""
+    error, share = decoded - pixels, weight / weight.mean((3, 4), keepdim=True)
+    parts = {"l1": (error.abs() * share).mean(), "mse": (error.square() * share).mean()}
+    return {"loss": parts["l1"] + 2 * parts["mse"]} | parts
+
+
+@torch.no_grad()
+def with_statistics(vae: VideoVAE, windows: Windows, batches: int = 16) -> VideoVAE:
+    """Measure mean and deviation of each latent channel and write them into the config."""
+    raw = [vae.encode_raw(windows.draw(8, 1.0)[0], chunk=windows.length) for _ in range(batches)]
+    raw = rearrange(torch.cat(raw), "b c f h w -> c (b f h w)")
+    vae.config = replace(vae.config, mean=tuple(raw.mean(1).tolist()), std=tuple(raw.std(1).tolist()))
+    return vae
+
+
+@torch.no_grad()
+def psnr(vae: VideoVAE, clips: Sequence[Tensor]) -> float:
+    """Peak signal-to-noise ratio of the reconstruction in dB, mean over clips (f, h, w, 3) in uint8."""
+    values = []
+    for frames in clips:
+        pixels = rearrange(frames[None], "b f h w c -> b c f h w").float() / 127.5 - 1
+        wrong = (vae.decode(vae.encode(pixels), chunk=len(frames)) - pixels).square().mean() / 4
+        values.append(-10 * wrong.log10())
+    return torch.stack(values).mean().item()
