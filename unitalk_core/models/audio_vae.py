@@ -97,10 +97,7 @@ class AudioVAE(nn.Module):
 
     def decode_raw(self, latent: Tensor) -> Tensor:
         """Raw latents (b, c, n) -> log-mel (b, mels, n * stride)."""
-        if latent.dim() != 3 or latent.shape[1] != self.config.latent_channels:
-            want = f"(batch, {self.config.latent_channels}, n)"
-            raise ValueError(f"an audio latent must be {want}, got {tuple(latent.shape)}")
-        return self.decoder(latent) * self.data_std + self.data_mean
+        return self.decoder(self._checked(latent)) * self.data_std + self.data_mean
 
     def encode(self, mel: Tensor) -> Tensor:
         """The mean latent, standardised by the configuration's statistics."""
@@ -110,7 +107,13 @@ class AudioVAE(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """The inverse of `encode`."""
         mean, std = self._statistics(latent)
-        return self.decode_raw(latent * std + mean)
+        return self.decode_raw(self._checked(latent) * std + mean)
+
+    def _checked(self, latent: Tensor) -> Tensor:
+        channels = self.config.latent_channels
+        if latent.dim() != 3 or latent.shape[1] != channels:
+            raise ValueError(f"an audio latent must be (batch, {channels}, n), got {tuple(latent.shape)}")
+        return latent
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         channels = self.config.latent_channels
