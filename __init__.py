@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 WEB_DIRECTORY = "./web"  # the help pages of the nodes: web/docs/<node id>.md
 
 
-async def comfy_entrypoint() -> Any:
+async def comfy_entrypoint() -> object:
     """The pack as the host wants it; RuntimeError with one sentence when the host is too old for it."""
     from .nodes import extension
 

@@ -16,6 +16,9 @@ from . import host
 from .host import io
 from .model import with_whole_timesteps
 
+SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}
+STRENGTH = {"default": 2.0, "min": 0.0, "max": 30.0, "step": 0.1}
+
 
 class UniTalkJointSampler(io.ComfyNode):
     """The usual sampler box, with a seed and a strength for each stream."""
@@ -40,18 +43,12 @@ class UniTalkJointSampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "video_seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
+                    **SEED,
                     tooltip="Another picture with the same seed of sound: another face for the same take.",
                 ),
                 io.Int.Input(
                     "audio_seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
+                    **SEED,
                     tooltip="Another take of the sound. It does not change with the size of the picture.",
                 ),
                 io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Calls of the model; 20 to 50."),
@@ -63,18 +60,12 @@ class UniTalkJointSampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "video_cfg",
-                    default=2.0,
-                    min=0.0,
-                    max=30.0,
-                    step=0.1,
+                    **STRENGTH,
                     tooltip="Prompt strength for the picture: 2 for the miniature, 4 to 5 for full models.",
                 ),
                 io.Float.Input(
                     "audio_cfg",
-                    default=2.0,
-                    min=0.0,
-                    max=30.0,
-                    step=0.1,
+                    **STRENGTH,
                     tooltip="Prompt strength for the sound. With both at 1 a step takes half the time.",
                 ),
                 io.Float.Input(

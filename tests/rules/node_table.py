@@ -21,10 +21,11 @@ def read_table(root: Path = ROOT) -> Table:
     """Node id -> display name, category, inputs, outputs, as the files in nodes/ say."""
     table = {}
     for path in sorted((root / "nodes").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf8"))):
+        tree = ast.parse(path.read_text("utf8"))
+        for node in tree.body:
             schema = schema_call(node) if isinstance(node, ast.ClassDef) else None
             if schema is not None:
-                described = describe(schema)
+                described = describe(schema, constants(tree))
                 table[described.pop("node_id")] = described | {"class": node.name, "file": path.name}
     return dict(sorted(table.items()))
 
@@ -36,20 +37,28 @@ def schema_call(node: ast.ClassDef) -> ast.Call | None:
     return next((one for one in calls if ast.unparse(one.func) == "io.Schema"), None)
 
 
-def describe(schema: ast.Call) -> dict[str, Any]:
+def constants(tree: ast.Module) -> dict[str, Any]:
+    """Literals that the file gives a name, such as what two inputs share."""
+    named = [one for one in tree.body if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name)]
+    return {one.targets[0].id: value(one.value) for one in named}
+
+
+def describe(schema: ast.Call, shared: dict[str, Any]) -> dict[str, Any]:
     given = {one.arg: one.value for one in schema.keywords}
     return {
         "node_id": value(given["node_id"]),
         "display_name": value(given["display_name"]),
         "category": value(given["category"]),
         "description": value(given["description"]),
-        "inputs": [describe_input(one) for one in given["inputs"].elts],
+        "inputs": [describe_input(one, shared) for one in given["inputs"].elts],
         "outputs": [describe_output(one) for one in given["outputs"].elts],
     }
 
 
-def describe_input(call: ast.Call) -> dict[str, Any]:
-    given = {one.arg: value(one.value) for one in call.keywords}
+def describe_input(call: ast.Call, shared: dict[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for one in call.keywords:
+        given |= shared[one.value.id] if one.arg is None else {one.arg: value(one.value)}
     kept = {
         name: given[name]
         for name in ("default", "options", "optional", "control_after_generate")

@@ -74,8 +74,9 @@ def node_inputs(root: Path, sources: list[Path]) -> dict[str, int]:
     counts = {}
     for path in (p for p in sources if p.parts[0] == "nodes"):
         for node in ast.walk(ast.parse((root / path).read_text("utf8"))):
-            schemas = [f for f in getattr(node, "body", []) if getattr(f, "name", "") == "define_schema"]
-            if isinstance(node, ast.ClassDef) and schemas:
+            body = node.body if isinstance(node, ast.ClassDef) else []
+            schemas = [f for f in body if getattr(f, "name", "") == "define_schema"]
+            if schemas:
                 lists = [
                     k.value for k in ast.walk(schemas[0]) if isinstance(k, ast.keyword) and k.arg == "inputs"
                 ]

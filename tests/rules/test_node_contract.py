@@ -13,8 +13,8 @@ from tests.rules.node_table import ROOT, promise, read_table, schema_call, store
 TABLE = read_table()
 NODES = sorted(TABLE)
 SOCKETS = {
-    "AUDIO", "BOOLEAN", "CLIP", "COMBO", "CONDITIONING", "FLOAT", "GUIDER", "IMAGE", "INT", "LATENT", "LORAMODEL",
-    "LOSSMAP", "MODEL", "NOISE", "SAMPLER", "SIGMAS", "STRING", "VAE", "VIDEO",
+    "AUDIO", "BOOLEAN", "CLIP", "COMBO", "CONDITIONING", "FLOAT", "GUIDER", "IMAGE", "INT", "LATENT",
+    "LORAMODEL", "LOSSMAP", "MODEL", "NOISE", "SAMPLER", "SIGMAS", "STRING", "VAE", "VIDEO",
 }  # fmt: skip
 EXECUTE_LINES = 15
 
