@@ -58,3 +58,14 @@ def tiny_bundle() -> Any:
             torch.nn.init.normal_(stream.head.head.weight, std=0.02)
         codec = AudioCodec(Mel(MEL_16K), AudioVAE(AUDIO_VAE_TINY), Vocos(VOCOS_TINY))
         return Bundle(model, TINY, VideoVAE(TINY_VAE), codec, PhonemeEncoder(), shown=4)
+
+
+@pytest.fixture(scope="session")
+def embedded(tiny_bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of `tiny_bundle`, laid out as the embedded miniature's."""
+    from unitalk_core.weights.loading import Parts, save_embedded
+
+    folder = tmp_path_factory.mktemp("embedded")
+    parts = (getattr(tiny_bundle, name) for name in Parts._fields)
+    save_embedded(folder, Parts(*parts))
+    return folder

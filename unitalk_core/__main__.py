@@ -10,6 +10,7 @@ import argparse
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -46,11 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("unitalk").setLevel(logging.INFO)
     try:
         args = build_parser().parse_args(argv)
-        return args.run(args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries; ours go through the log
+            return args.run(args)
     except KeyboardInterrupt:
         print("stopped; nothing is left half-written", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"unitalk: {error}", file=sys.stderr)
         return 2
 

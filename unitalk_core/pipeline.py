@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from .diffusion.samplers import SAMPLERS
 from .diffusion.schedules import SCHEDULES
 from .models.markup import build_prompt
 from .models.phonemes import BOUNDARY, PAUSES, speech_tokens
+from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded
 
 log = logging.getLogger("unitalk")
 
@@ -37,6 +40,8 @@ MAX_STEPS = 1000  # of the training grid
 MIN_VOICE = 0.5  # seconds
 DEFAULT_SECONDS = 2.4  # of a clip in which nobody speaks
 LEAD_SECONDS, PHONE_SECONDS, GAP_SECONDS, PAUSE_SECONDS = 0.5, 0.08, 0.1, 0.25  # of speech at a usual pace
+TINY = "tiny"
+EMBEDDED_VARIABLE = "UNITALK_EMBEDDED"
 TINY_SHOWN = 4  # the miniature's 64 x 64 are shown as 256 x 256
 
 
@@ -100,16 +105,23 @@ class Trace:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def load_bundle(name: str) -> Bundle:
-    """The parts of a model by name: "tiny", the miniature that comes with the pack."""
-    if name != "tiny":
-        raise ValueError(f"there is no model {name}; the one that comes with the pack is tiny")
-    from .weights.loading import load_embedded
+def load_bundle(name: str = TINY) -> Bundle:
+    """Everything that makes clips: "tiny", the miniature of the pack, or a folder with files like its own.
 
-    parts = load_embedded()
-    return Bundle(
-        parts.model, parts.config, parts.video_vae, parts.audio_codec, parts.text_encoder, shown=TINY_SHOWN
-    )
+    The environment variable UNITALK_EMBEDDED names another folder for "tiny". Raises FileNotFoundError for
+    missing files, ValueError for damaged or foreign ones.
+    """
+    folder = os.environ.get(EMBEDDED_VARIABLE, EMBEDDED) if name == TINY else Path(name)
+    if Path(folder).is_file():
+        holds = ", ".join(describe(folder)["holds"]) or "nothing this project knows"
+        raise ValueError(
+            f"{folder} holds {holds}; a clip needs tiny, or a folder with {', '.join(EMBEDDED_FILES)}"
+        )
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(
+            f"there is no model {folder}; use tiny, or a folder with {', '.join(EMBEDDED_FILES)}"
+        )
+    return Bundle(*load_embedded(folder), shown=TINY_SHOWN)
 
 
 @torch.no_grad()

@@ -168,6 +168,16 @@ def test_longer_words_take_longer_clips():
     assert check_request(TINY, Request(say="hello")) % 4 == 1
 
 
-def test_only_known_models_load():
-    with pytest.raises(ValueError, match="there is no model huge"):
+def test_only_known_models_load(embedded):
+    with pytest.raises(FileNotFoundError, match="there is no model huge"):
         load_bundle("huge")
+    with pytest.raises(ValueError, match=r"holds .*; a clip needs"):
+        load_bundle(str(embedded / "vocoder.safetensors"))
+
+
+def test_a_saved_model_makes_the_clips_that_it_made_before(tiny_bundle, embedded, monkeypatch):
+    monkeypatch.setenv("UNITALK_EMBEDDED", str(embedded))
+    loaded = load_bundle("tiny")
+    one, two = latents(tiny_bundle, ASK), latents(loaded, ASK)
+    assert torch.nn.functional.cosine_similarity(one.audio.flatten(), two.audio.flatten(), 0) > 0.99  # int8
+    assert loaded.config == TINY

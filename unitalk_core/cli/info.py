@@ -30,45 +30,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def about_weights(path: Path) -> dict[str, Any]:
-    """Kind, size, precision and metadata of a weights file, read without its data where the format allows."""
+    """What a weights file holds, how large and how precise, and its metadata."""
     from ..weights.files import read_metadata
-    from ..weights.keymaps import recognise
+    from ..weights.loading import describe
 
-    shapes, dtypes = headers(path)
-    metadata = read_metadata(path)
-    numbers = sum(product(shape) for shape in shapes.values())
+    known = describe(path)
     return {
-        "kind": recognise(shapes).name,
-        "tensors": len(shapes),
-        "parameters": f"{numbers:,}",
-        "precision": ", ".join(f"{name} x {count}" for name, count in dtypes.most_common()),
-    } | {name: shortened(value) for name, value in metadata.items()}
+        "kind": ", ".join(known["holds"]) or "unknown: no weights that this project uses",
+        "tensors": known["tensors"],
+        "parameters": f"{known['parameters']:,}",
+        "precision": ", ".join(f"{name} x {count}" for name, count in precisions(path).most_common()),
+    } | {name: shortened(value) for name, value in read_metadata(path).items()}
 
 
-def headers(path: Path) -> tuple[dict[str, tuple[int, ...]], Counter[str]]:
-    """Shapes by name, and how many tensors there are of each precision."""
+def precisions(path: Path) -> Counter[str]:
+    """How many tensors there are of each type; safetensors are not read for that."""
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            return Counter(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118 not a dict
     from ..weights.files import read_tensors
 
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 not a dict
-                shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
-                return shapes, Counter(one.get_dtype() for one in slices.values())
-        except SafetensorError as error:
-            raise ValueError(f"{path} is cut off or no safetensors file ({error}); fetch it again") from error
-    tensors = read_tensors(path)
-    shapes = {name: tuple(one.shape) for name, one in tensors.items()}
-    return shapes, Counter(str(one.dtype).removeprefix("torch.") for one in tensors.values())
-
-
-def product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+    return Counter(str(one.dtype).removeprefix("torch.") for one in read_tensors(path).values())
 
 
 def shortened(value: str) -> str:

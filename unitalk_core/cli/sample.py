@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS  # an option that is not given keeps the pipeline's default
-    parser.add_argument("--model", default="tiny", help="the model: tiny, which comes with the pack")
+    parser.add_argument(
+        "--model", default="tiny", help="tiny, which comes with the pack, or a folder like it (tiny)"
+    )
     add_request(parser)
     files = parser.add_argument_group("files")
     files.add_argument("--out", metavar="FILE.mp4", help="the clip; with --prompts a folder for them")

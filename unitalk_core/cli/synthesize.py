@@ -16,13 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
     from ..data.synthetic import write_clips
 
-    if args.clips < 1:
-        raise ValueError(f"clips must be at least 1, got {args.clips}")
-    out = Path(args.out)
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file; give a folder")
-    write_clips(out, args.clips, args.seed)
-    print(f"{out}: {args.clips} clips")
+    if Path(args.out).is_file():
+        raise NotADirectoryError(f"{args.out} is a file; give a folder")
+    with tqdm(total=args.clips, unit="clip", delay=0.2) as bar:
+        folders = write_clips(Path(args.out), args.clips, args.seed, on_clip=lambda *_: bar.update())
+    print(f"{args.out}: {len(folders)} clips")
     return 0

@@ -1,0 +1,213 @@
+"""The command line as a user meets it: clips appear, mistakes are one sentence, nothing is left half."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import av
+import pytest
+import torch
+
+from unitalk_core import media
+from unitalk_core.__main__ import main
+
+SHORT = ["--seconds", "0.36", "--steps", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _miniature(embedded, monkeypatch):
+    monkeypatch.setenv("UNITALK_EMBEDDED", str(embedded))
+
+
+def say(*options: object) -> int:
+    return main(["sample", "--model", "tiny", "--say", "good morning", *SHORT, *map(str, options)])
+
+
+def test_a_sentence_becomes_a_clip_and_a_report(tmp_path, capsys):
+    out, report = tmp_path / "clip.mp4", tmp_path / "report.json"
+    assert say("--seed", 3, "--audio-seed", 4, "--out", out, "--report", report) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert str(out) in last and "256 x 256" in last and "sample" in last
+    clip = media.read_video(out)
+    assert clip.frames.shape == (9, 256, 256, 3)
+    assert abs(clip.waveform.shape[1] / 16000 - 9 / 25) <= 1 / 25
+    made = json.loads(report.read_text())
+    assert made["request"]["seed"] == 3 and made["request"]["audio_seed"] == 4
+    assert made["stage_seconds"].keys() == {"load", "text", "sample", "video", "audio", "write"}
+    assert made["bytes"] == out.stat().st_size
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "report.json"]
+    with av.open(str(out)) as file:
+        assert json.loads(file.metadata["unitalk"])["say"] == "good morning"
+
+
+def test_a_voice_and_an_image_are_used(tmp_path, capsys):
+    media.write_wav(tmp_path / "voice.wav", torch.rand(2, 44100) - 0.5, 44100)
+    picture = av.VideoFrame.from_ndarray((torch.rand(80, 120, 3) * 255).byte().numpy(), format="rgb24")
+    picture.save(str(tmp_path / "face.png"))
+    given = ["--voice", tmp_path / "voice.wav", "--image", tmp_path / "face.png"]
+    assert say(*given, "--out", tmp_path / "a.mp4", "--report", tmp_path / "a.json") == 0
+    asked = json.loads((tmp_path / "a.json").read_text())["request"]
+    assert asked["voice"] and asked["image"]
+
+
+def test_many_lines_make_many_clips_and_one_bad_line_stops_none(tmp_path, capsys):
+    lines = [
+        json.dumps({"say": "one", "seed": 1, "out": str(tmp_path / "one.mp4")}),
+        json.dumps({"say": "two", "seconds": 1000}),
+        "",
+        "{not json",
+        json.dumps({"say": "four", "colour": "red"}),
+        json.dumps({"say": "five", "steps": "many"}),
+        json.dumps(["say", "six"]),
+        json.dumps({"say": "seven", "audio_seed": 9}),
+        json.dumps({"say": "eight", "out": str(tmp_path / "one.mp4")}),
+    ]
+    (tmp_path / "lines.jsonl").write_text("\n".join(lines))
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    report = tmp_path / "report.json"
+    options = ["--prompts", tmp_path / "lines.jsonl", "--out", folder, "--report", report, *SHORT]
+    assert main(["sample", *map(str, options)]) == 1
+    errors = capsys.readouterr().err
+    for number, words in [
+        (2, "at most"),
+        (4, "not JSON"),
+        (5, "colour"),
+        (6, "steps"),
+        (7, "object"),
+        (9, "earlier"),
+    ]:
+        assert any(f"line {number}:" in line and words in line for line in errors.splitlines()), (
+            number,
+            errors,
+        )
+    assert (tmp_path / "one.mp4").exists()
+    assert [p.name for p in folder.iterdir()] == ["0008.mp4"]
+    made = json.loads(report.read_text())
+    assert [clip["line"] for clip in made["clips"]] == [1, 8]
+    assert [line["line"] for line in made["failed"]] == [2, 4, 5, 6, 7, 9]
+
+
+MISTAKES = {
+    "no prompt": (["--say", ""], "no prompt"),
+    "no time": (["--seconds", "0"], "seconds must be above 0"),
+    "too long": (["--seconds", "1000"], "at most 4.84"),
+    "size": (["--width", "65"], "multiples of 32"),
+    "no number": (["--steps", "many"], "invalid int value"),
+    "unknown option": (["--colour", "red"], "--colour"),
+    "no folder": (["--out", "none/a.mp4"], "there is no folder none"),
+    "not mp4": (["--out", "a.gif"], r"must end in .mp4"),
+    "no voice": (["--voice", "none.wav"], "there is no file none.wav"),
+    "no model": (["--model", "huge"], "there is no model huge"),
+    "no report": (["--report", "none/r.json"], "there is no folder none"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence_and_no_file(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    options, words = MISTAKES[name]
+    assert say("--out", "clip.mp4", *options) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("unitalk: ") and words in said.err and said.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_output_no_command_no_lines_are_sentences(tmp_path, capsys):
+    assert say() == 2
+    assert main([]) == 2
+    (tmp_path / "empty.jsonl").write_text("\n")
+    assert main(["sample", "--prompts", str(tmp_path / "empty.jsonl")]) == 2
+    assert main(["sample", "--prompts", str(tmp_path / "none.jsonl")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4
+    for line, words in zip(errors, ["no --out", "command", "no lines", "no file"], strict=True):
+        assert words in line
+
+
+def test_damaged_weights_are_one_sentence(tmp_path, embedded, monkeypatch, capsys):
+    for file in embedded.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:5000])
+    monkeypatch.setenv("UNITALK_EMBEDDED", str(tmp_path))
+    assert say("--out", tmp_path / "a.mp4") == 2
+    assert "cut off" in capsys.readouterr().err
+    (tmp_path / "vocoder.safetensors").unlink()
+    assert say("--out", tmp_path / "a.mp4") == 2
+    assert "vocoder.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_not_a_number_in_the_weights_is_one_sentence(tmp_path, tiny_bundle, capsys, monkeypatch):
+    import unitalk_core.pipeline
+
+    class Broken(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, latent, *_, **__):
+            return latent.map(lambda one: one * torch.nan)
+
+    broken = replace(tiny_bundle, model=Broken())
+    monkeypatch.setattr(unitalk_core.pipeline, "load_bundle", lambda _: broken)
+    assert say("--out", tmp_path / "a.mp4") == 2
+    assert "the video latent holds values that are not numbers in step 1 of 2" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+class Code:
+    def __reduce__(self):
+        return (print, ("this must never be printed",))
+
+
+def test_info_says_what_a_file_is(tmp_path, embedded, capsys):
+    assert main(["info", str(embedded / "vocoder.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert "Vocos" in said and "I8" in said and "parameters" in said and '"mels":80' in said
+    sound = media.write_wav(tmp_path / "a.wav", torch.rand(2, 4410) - 0.5, 44100)
+    assert main(["info", str(sound)]) == 0
+    assert "44100 Hz, 2 channels, 0.100 s" in capsys.readouterr().out
+    assert say("--out", tmp_path / "a.mp4") == 0
+    assert main(["info", str(tmp_path / "a.mp4")]) == 0
+    said = capsys.readouterr().out
+    assert "h264 yuv420p, 256 x 256, 25 fps, 0.360 s" in said and "good morning" in said
+
+
+def test_info_refuses_foreign_files_in_one_sentence(tmp_path, capsys):
+    foreign = {
+        "a.safetensors": b"\x10\x00\x00\x00\x00\x00\x00\x00{oh no",
+        "a.mp4": b"no film" * 50,
+        "a.pt": pickle.dumps({"weights": Code()}),
+    }
+    for name, data in foreign.items():
+        (tmp_path / name).write_bytes(data)
+        assert main(["info", str(tmp_path / name)]) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.count("\n") == 1 and name in said.err
+    assert main(["info", str(tmp_path / "none")]) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_leaves_nothing_behind(root, tmp_path, stop):
+    long = ["--say", "hello", "--seconds", "4.8", "--steps", "1000", "--out", str(tmp_path / "a.mp4")]
+    command = [sys.executable, "-m", "unitalk_core", "sample", *long]
+    running = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    for _ in range(1200):  # until the progress bar is there
+        if running.stderr.read(1) == "%":
+            break
+        time.sleep(0.001)
+    running.send_signal(stop)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert errors.splitlines()[-1] == "stopped; nothing is left half-written"
+    assert not list(tmp_path.iterdir())
