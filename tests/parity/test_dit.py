@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from unitalk_core.av import AV
 from unitalk_core.models.layers import StreamState
@@ -36,14 +37,22 @@ class Watch:
         return self.after[-1]
 
 
-def rows_like(rows: Tensor, golden: Tensor) -> Tensor:
-    """Rows repeated, padded with zeros, or thinned out as the golden has them. (1, n, d) -> (1, len, d)"""
-    length = golden.shape[1]
-    if rows.shape[1] == 1:
-        return rows.expand(-1, length, -1)
-    if rows.shape[1] > length:
-        return rows[:, :: max(1, rows.shape[1] // 16)]
-    return torch.nn.functional.pad(rows, (0, 0, 0, length - rows.shape[1]))
+class Rows:
+    """Token rows for `check`, filled up to the reference's padded length; only the true ones count."""
+
+    def __init__(self) -> None:
+        self.got: dict[str, Tensor] = {}
+        self.valid: dict[str, Tensor] = {}
+
+    def add(self, name: str, parts: list[Tensor], golden: Tensor, length: int | None = None) -> None:
+        """parts: (1, n, d) by sample; length: rows in the reference. It may show every k-th of them only."""
+        length = length or golden.shape[1]
+        step = 1 if golden.shape[1] == length else max(1, length // 16)
+        rows = [one.expand(-1, length, -1) if one.shape[1] == 1 else one for one in parts]
+        filled = [functional.pad(one, (0, 0, 0, length - one.shape[1])) for one in rows]
+        self.got[name] = torch.cat(filled)[:, ::step]
+        counts = torch.tensor([one.shape[1] for one in rows])
+        self.valid[name] = (torch.arange(length) < counts[:, None])[:, ::step]
 
 
 def run_wan(case: Case, model: JointDiT, tag: str, sample: int) -> tuple[Tensor, Watch]:
@@ -62,25 +71,22 @@ def run_wan(case: Case, model: JointDiT, tag: str, sample: int) -> tuple[Tensor,
 
 @cases("wan2.2_dit")
 def test_wan_transformer(case: Case) -> None:
-    model, got, valid = build(case), {}, {}
-    tags = sorted({name.split(".")[1] for name in case.io if name.startswith("in.")})
-    for tag in tags:
+    model, got, rows = build(case), {}, Rows()
+    for tag in sorted({name.split(".")[1] for name in case.io if name.startswith("in.")}):
         samples = sum(name.startswith(f"in.{tag}.x") for name in case.io)
-        rows: dict[str, list[tuple[Tensor, int]]] = {}
+        watches = []
         for i in range(samples):
             got[f"out.{tag}.y{i}"], watch = run_wan(case, model, tag, i)
-            first, count = watch.before[0].video, watch.before[0].video.tokens.shape[1]
-            rows.setdefault("time_emb", []).append((first.spread(first.time), count))
-            rows.setdefault("text_emb", []).append((first.text, first.text.shape[1]))
-            for j, state in enumerate(watch.after):
-                rows.setdefault(f"block{j}", []).append((state.video.tokens, count))
-        for name, parts in rows.items():
-            golden = case.io[f"out.{tag}.{name}"]
-            got[f"out.{tag}.{name}"] = torch.cat([rows_like(part, golden) for part, _ in parts])
-            if golden.shape[1] >= max(count for _, count in parts):
-                counts = torch.tensor([count for _, count in parts])
-                valid[f"out.{tag}.{name}"] = torch.arange(golden.shape[1]) < counts[:, None]
-    check(case, got, valid=valid)
+            watches.append(watch)
+        first = [watch.before[0].video for watch in watches]
+        parts = {"time_emb": [one.spread(one.time) for one in first]}
+        for j in range(len(model.video_model.blocks)):
+            parts[f"block{j}"] = [watch.after[j].video.tokens for watch in watches]
+        for part, tokens in parts.items():
+            name = f"out.{tag}.{part}"
+            rows.add(name, tokens, case.io[name], case.call[tag]["seq_len"])
+        got[f"out.{tag}.text_emb"] = torch.cat([one.text for one in first])
+    check(case, got | rows.got, valid=rows.valid)
 
 
 @cases("wan2.2_rope_time")
@@ -130,7 +136,7 @@ def test_ovi_audio_tower(case: Case) -> None:
     inputs = AV(None, case.io["in.t"]), AV(None, context)
     out = model(AV(None, latent), *inputs, hooks=watch.hooks).audio
     count, longer = latent.shape[2], case.io["out.block0"].shape[1]
-    padded = torch.nn.functional.pad(latent, (0, longer - count))
+    padded = functional.pad(latent, (0, longer - count))
     length = AV(None, torch.tensor([count]))
     out_padded = model(AV(None, padded), *inputs, lengths=length).audio[..., :count]
     first = watch.before[0].audio
@@ -141,10 +147,10 @@ def test_ovi_audio_tower(case: Case) -> None:
         "out.time_emb": first.spread(first.time),
         "out.text_emb": first.text,
     }
+    rows = Rows()
     for i, state in enumerate(watch.after):
-        got[f"out.block{i}"] = rows_like(state.audio.tokens, case.io[f"out.block{i}"])
-    mask = torch.arange(longer)[None] < count
-    check(case, got, valid={name: mask for name in got if ".block" in name})
+        rows.add(f"out.block{i}", [state.audio.tokens], case.io[f"out.block{i}"])
+    check(case, got | rows.got, valid=rows.valid)
 
 
 @cases("ovi_extra_kv_cross_attention")
@@ -154,8 +160,10 @@ def test_a_second_condition_is_attended_to_separately_and_added(case: Case) -> N
     reference = AV(None, case.io["in.clip_fea"])
     out = model(AV(None, latent), AV(None, case.io["in.t"]), AV(None, context), reference, hooks=watch.hooks)
     got = {"out.y": out.audio[0].T, "out.img_emb": watch.before[0].audio.reference}
-    got |= {f"out.block{i}": state.audio.tokens for i, state in enumerate(watch.after)}
-    check(case, got)
+    rows = Rows()
+    for i, state in enumerate(watch.after):
+        rows.add(f"out.block{i}", [state.audio.tokens], case.io[f"out.block{i}"])
+    check(case, got | rows.got, valid=rows.valid)
 
 
 def first_frame_clean(latent: Tensor, timestep: Tensor) -> Tensor:
@@ -181,11 +189,11 @@ def test_ovi_fusion(case: Case) -> None:
     }
     got = {f"out.{tag}.video": out.video[0] for tag, out in runs.items()}
     got |= {f"out.{tag}.audio": out.audio[0].T for tag, out in runs.items()}
+    rows = Rows()
     for i, state in enumerate(watch.after):
-        got[f"out.t2v.block{i}.video"], got[f"out.t2v.block{i}.audio"] = (
-            state.video.tokens,
-            state.audio.tokens,
-        )
+        for stream in ("video", "audio"):
+            name = f"out.t2v.block{i}.{stream}"
+            rows.add(name, [getattr(state, stream).tokens], case.io[name])
     got["out.audio_only"] = model(AV(None, latent.audio), same, context).audio[0].T
     got["out.video_only_i2v"] = model(AV(latent.video, None), clean, context).video[0]
-    check(case, got)
+    check(case, got | rows.got, valid=rows.valid)
