@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SAY    ?= the morning train goes over the river and into the city
+SAY    ?= good morning beautiful orchestra
+SCENE  ?= a woman with tan skin, long brown hair, blue background
+SOUND  ?= a medium female voice
 TESTS  ?= tests
 
 .PHONY: test demo lint clean
@@ -17,7 +19,8 @@ lint: $(STAMP)
 
 demo: $(STAMP)
 	mkdir -p out
-	$(BIN)/python -m unitalk_core sample --model tiny --say "$(SAY)" --seed 1 --out out/demo.mp4
+	$(BIN)/python -m unitalk_core sample --model tiny --say "$(SAY)" --scene "$(SCENE)" --sound "$(SOUND)" \
+		--seed 1 --out out/demo.mp4
 
 $(STAMP): pyproject.toml requirements.txt constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

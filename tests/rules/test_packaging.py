@@ -64,8 +64,13 @@ def test_the_embedded_files_and_goldens_stay_small(root, shipped):
     assert megabytes(root, shipped, "tests/parity/goldens/") <= 12
 
 
-def test_an_installation_carries_the_embedded_files(root):
-    assert "weights/embedded/*" in pyproject(root)["tool"]["setuptools"]["package-data"]["unitalk_core"]
+def test_an_installation_carries_what_the_core_reads(root, shipped):
+    globs = pyproject(root)["tool"]["setuptools"]["package-data"]["unitalk_core"]
+    data = [
+        p.relative_to("unitalk_core") for p in shipped if p.parts[0] == "unitalk_core" and p.suffix != ".py"
+    ]
+    missing = [str(p) for p in data if not any(p.match(glob) for glob in globs)]
+    assert not missing, f"add these to package-data: {missing}"
 
 
 def test_files_are_named_after_what_they_hold(shipped):
