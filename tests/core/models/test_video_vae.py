@@ -16,8 +16,10 @@ from unitalk_core.models.video_vae import (
     ChannelNorm,
     DownLevel,
     UpLevel,
+    Upsample,
     VideoVAE,
     VideoVAEConfig,
+    causal,
     channels_to_space,
     patchify,
     space_to_channels,
@@ -245,6 +247,30 @@ def test_the_norm_gives_unit_length_and_forgives_zeros():
 def test_the_norm_survives_what_a_half_cannot_square():
     norm, x = ChannelNorm(4).half(), torch.tensor([3000.0, -4000.0, 0.0, 0.0]).view(1, 4, 1, 1, 1)
     torch.testing.assert_close(norm(x.half()).float(), x / 5000 * 2, rtol=1e-3, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_another_device_gives_the_same_numbers(vae: VideoVAE):
+    there = narrow().double().requires_grad_(False).cuda()
+    torch.testing.assert_close(there.encode(pixels(9).cuda()).cpu(), vae.encode(pixels(9)))
+    torch.testing.assert_close(there.decode(latents(3).cuda()).cpu(), vae.decode(latents(3)))
+
+
+@pytest.mark.parametrize("pieces", [[6], [1, 5], [1] * 6, [2, 3, 1]])
+def test_a_causal_convolution_in_pieces_is_one_padded_in_front(pieces: list[int]):
+    conv, x, memory = nn.Conv3d(2, 3, 3, padding=(0, 1, 1)).double(), latents(6)[:, :2], {}
+    got = torch.cat([causal(conv, piece, memory) for piece in x.split(pieces, dim=2)], dim=2)
+    torch.testing.assert_close(got, conv(F.pad(x, (0, 0, 0, 0, 2, 0))))
+
+
+def test_doubling_frames_starts_from_zeros_after_the_first():
+    up, x = Upsample(2, temporal=True).double(), latents(4)[:, :2]
+    memory = {}
+    first, *rest = [up.double_frames(piece, memory) for piece in x.split(1, dim=2)]
+    assert torch.equal(first, x[:, :, :1])
+    even, odd = up.time_conv(F.pad(x[:, :, 1:], (0, 0, 0, 0, 2, 0))).chunk(2, dim=1)
+    torch.testing.assert_close(torch.cat(rest, dim=2)[:, :, 0::2], even)
+    torch.testing.assert_close(torch.cat(rest, dim=2)[:, :, 1::2], odd)
 
 
 def test_patches_count_columns_before_rows():
