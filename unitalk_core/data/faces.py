@@ -229,6 +229,8 @@ def _paint_background(canvas: Canvas, look: Look) -> None:
 def _back_hair(canvas: Canvas, look: Look) -> None:
     x, y, colour = canvas.x, canvas.y, shade(HAIR_RGB[look.hair_colour], 0.86)
     width = look.face_width
+    if look.hair_style not in ("bald", "curly"):
+        canvas.fill(torch.maximum(ellipse(x, y + 0.08, width + 0.06, 0.84), y + 0.10), colour)
     if look.hair_style == "long":
         top = ellipse(x, y + 0.12, width + 0.20, 0.80)
         fall = torch.maximum(x.abs() - (width + 0.18 + 0.03 * torch.sin(7 * y)), -y - 0.12)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ESPEAK_RATE = 22050
@@ -175,6 +176,7 @@ def open_espeak() -> Iterator[Espeak]:
         rate = library.espeak_Initialize(SYNCHRONOUS, 200, path.encode(), PHONEME_EVENTS_IPA)
         if rate != ESPEAK_RATE:
             raise RuntimeError(f"espeak-ng cannot read its data in {path}; reinstall espeakng-loader")
+        library.espeak_ng_SetRandSeed(1)  # its own choice is the time of day
         try:
             yield Espeak(library)
         finally:
@@ -182,26 +184,24 @@ def open_espeak() -> Iterator[Espeak]:
             _close(library)
 
 
-# n output samples · k taps
+# p phases of `up` output samples · k taps
 @lru_cache(maxsize=4)
-def _kernel(up: int, down: int, zeros: int = 24) -> tuple[Tensor, int]:
-    """(up, k) windowed-sinc filters, one for each phase of an output sample between two input samples."""
+def _resampling_filters(up: int, down: int, zeros: int = 24) -> tuple[Tensor, int]:
+    """(p, 1, k) windowed-sinc filters from `down` input samples to `up`, and how far they look back."""
     cutoff = min(1.0, up / down) * 0.97
     half = math.ceil(zeros / cutoff)
-    phase = torch.arange(up, dtype=torch.float64)[:, None] / up
-    time = torch.arange(-half + 1, half + 1, dtype=torch.float64)[None] - phase
+    position = torch.arange(up, dtype=torch.float64)[:, None] * down / up
+    time = torch.arange(-half, down + half, dtype=torch.float64)[None] - position
     window = torch.cos(time.clamp(-half, half) * (math.pi / 2 / half)) ** 2
     taps = cutoff * torch.sinc(cutoff * time) * window
-    return (taps / taps.sum(1, keepdim=True)).float(), half
+    return (taps / taps.sum(1, keepdim=True)).float()[:, None], half
 
 
 def resample(waveform: Tensor, source: int, target: int) -> Tensor:
     """(samples,) at `source` Hz -> (ceil(samples * target / source),) at `target` Hz; Hann-windowed sinc."""
     divisor = math.gcd(source, target)
     up, down = target // divisor, source // divisor
-    taps, half = _kernel(up, down)
-    position = torch.arange(math.ceil(len(waveform) * up / down)) * down
-    start, phase = position // up, position % up
-    padded = torch.nn.functional.pad(waveform, (half - 1, half + 1))
-    windows = padded.unfold(0, taps.shape[1], 1)[start]  # (n, k)
-    return (windows * taps[phase]).sum(1)
+    filters, half = _resampling_filters(up, down)
+    padded = F.pad(waveform, (half, half + down - len(waveform) % down))
+    phases = F.conv1d(padded[None, None], filters, stride=down)[0]  # (p, blocks)
+    return phases.T.reshape(-1)[: math.ceil(len(waveform) * up / down)]

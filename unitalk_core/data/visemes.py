@@ -74,6 +74,7 @@ VISEME_OF = {symbol: viseme for viseme, symbols in _SYMBOLS.items() for symbol i
 GRID = 200  # points a second at which targets overlap
 SPREAD = (0.028, 0.045, 0.055, 0.028, 0.028)  # seconds (standard deviation) over which each parameter blends
 LOUDNESS_WINDOW = 0.018  # seconds (standard deviation)
+LOUDEST = 1.35
 UNSTRESSED = 0.82  # how far a vowel without stress opens
 
 
@@ -126,11 +127,11 @@ def mouth_track(phones: Sequence[Mark], emphasis: Sequence[float], times: Tensor
 
 
 def loudness(waveform: Tensor, sample_rate: int, times: Tensor, least: float = 0.35) -> Tensor:
-    """(f,) factor on the opening at `times` (f,): `least` in silence, 1.15 where (samples,) is loudest."""
+    """(f,) factor on the opening at `times` (f,): `least` in silence, LOUDEST where (samples,) is loudest."""
     step = sample_rate // GRID
     power = waveform[: len(waveform) // step * step].view(1, 1, -1, step).square().mean(3)
     reach = round(3 * LOUDNESS_WINDOW * GRID)
     window = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / (LOUDNESS_WINDOW * GRID)) ** 2)
     level = F.conv1d(F.pad(power, (reach, reach), mode="replicate"), (window / window.sum())[None, None])
     level = (level[0, 0] / level.max()).sqrt()[(times * GRID).long().clamp(0, level.shape[2] - 1)]
-    return least + (1.15 - least) * level**0.8
+    return least + (LOUDEST - least) * level**0.8
