@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+MANIFESTS = "state_dict_manifests.json"
 BOUNDS = {"max_abs", "rel_l2", "exact", "exact_if", "dtype", "note"}
 
 
@@ -104,6 +105,13 @@ class Case:
 
     def outputs(self) -> list[str]:
         return sorted(name for name in self.io if name.startswith("out."))
+
+
+def manifests() -> dict[str, Any]:
+    """Names and shapes of the published files: the directory's own table, else the stored one."""
+    folders = (directory(), Path(__file__).parent / "goldens")
+    path = next(folder / MANIFESTS for folder in folders if (folder / MANIFESTS).is_file())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def all_cases(component: str | None = None) -> list[Case]:

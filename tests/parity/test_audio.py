@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from unitalk_core.models.vocoder import BIGVGAN_16K, BIGVGAN_44K, BigVGAN, BigVG
 from unitalk_core.weights.files import load_weights, read_tensors
 from unitalk_core.weights.loading import load_audio_vae, load_vocoder
 
-from .goldens import Case, cases, check, directory
+from .goldens import Case, cases, check, manifests
 
 pytestmark = pytest.mark.parity
 
@@ -171,4 +170,4 @@ def test_full_size_bigvgan_is_the_checkpoint_with_its_weight_norm_folded(name: s
 
 
 def read_manifest(name: str) -> dict[str, Any]:
-    return json.loads((directory() / "state_dict_manifests.json").read_text(encoding="utf-8"))[name]
+    return manifests()[name]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,9 +16,8 @@ from unitalk_core.weights import shapes
 from unitalk_core.weights.files import load_weights
 from unitalk_core.weights.keymaps import find_part, recognise
 
-from .goldens import directory
+from .goldens import manifests
 
-FILE = "state_dict_manifests.json"
 PARTS = {
     "wan2.2_ti2v_5b": "model",
     "ovi_fusion_11b": "model",
@@ -34,11 +29,6 @@ PARTS = {
     "bigvgan_v1_16k": "vocoder",
     "bigvgan_v2_44k": "vocoder",
 }
-
-
-def manifests() -> dict[str, Any]:
-    found = [folder / FILE for folder in (directory(), Path(__file__).parent / "goldens")]
-    return json.loads(next(path for path in found if path.is_file()).read_text(encoding="utf-8"))
 
 
 def file_of(name: str, prefix: str = "") -> dict[str, Tensor]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from unitalk_core.models.video_vae import WAN_VAE, VideoVAE, VideoVAEConfig
+from unitalk_core.weights.files import load_weights, read_tensors
+from unitalk_core.weights.keymaps import find_part
 
-from .goldens import Case, cases, check, directory
+from .goldens import Case, cases, check, manifests
 
 pytestmark = pytest.mark.parity
 
@@ -27,7 +26,8 @@ def build(case: Case) -> VideoVAE:
         temporal_down=tuple(case.config["temperal_downsample"]),
     )
     vae = VideoVAE(config)
-    vae.load_state_dict(load_file(case.weights_path))
+    tensors = read_tensors(case.weights_path)
+    load_weights(vae, find_part(tensors, "video vae", case.name).take(tensors), case.name)
     return vae.eval()
 
 
@@ -45,9 +45,7 @@ def test_encode_and_decode_match_the_reference(case: Case, chunk: int):
 
 
 def test_full_size_has_the_names_and_shapes_of_the_checkpoint():
-    manifest = json.loads((directory() / "state_dict_manifests.json").read_text(encoding="utf-8"))[
-        "wan2.2_vae"
-    ]
+    manifest = manifests()["wan2.2_vae"]
     with torch.device("meta"):
         have = VideoVAE(WAN_VAE).state_dict()
     assert {name: list(tensor.shape) for name, tensor in have.items()} == manifest["keys"]
