@@ -38,8 +38,11 @@ def test_encode_and_decode_match_the_reference(case: Case, chunk: int):
     for name in case.io:
         if name.startswith("in.") and name.endswith(".x"):
             tag = name.removeprefix("in.").removesuffix(".x")
-            got[f"out.{tag}.z"] = vae.encode(case.io[name], chunk)
-            got[f"out.{tag}.z_raw"] = vae.encode_raw(case.io[name], chunk)
+            # the reference drops frames beyond 4n+1 without a word; ours refuses them
+            clip = case.io[name]
+            clip = clip[:, :, : clip.shape[2] - (clip.shape[2] - 1) % vae.config.frame_stride]
+            got[f"out.{tag}.z"] = vae.encode(clip, chunk)
+            got[f"out.{tag}.z_raw"] = vae.encode_raw(clip, chunk)
             got[f"out.{tag}.dec"] = vae.decode_raw(vae.denormalise(case.io[f"out.{tag}.z"]), chunk)
     check(case, got)
 
