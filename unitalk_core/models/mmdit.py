@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from ..av import AV
 from ..config import ModelConfig
-from .attention import Attention, Bands, bands_within, sdpa
+from .attention import QKV, Attention, Bands, bands_within, sdpa
 from .coupling import COUPLINGS, Joint, bypassed
-from .layers import CrossAttention, StreamState, Timesteps
+from .layers import CrossAttention, Modulation, StreamState, Timesteps
 from .stream import Block, Stream
 
 RunBlock = Callable[[int, Callable[[AV], AV], AV], AV]
+Mods = tuple[Modulation, Modulation]
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,21 @@ class JointDiT(nn.Module):
 
 def forward_block(blocks: AV[Block | None], meeting: Joint, state: AV[StreamState]) -> AV[StreamState]:
     """One block of both streams; they meet where `meeting` says."""
+    mods, qkv = before_attention(blocks, state)
+    return after_attention(blocks, meeting, state, mods, meeting.attend(qkv))
+
+
+def before_attention(blocks: AV[Block | None], state: AV[StreamState]) -> tuple[AV[Mods], AV[QKV]]:
+    """What both streams bring to the attention, and the modulation of the whole block."""
     mods = blocks.map(Block.modulations, state)
-    qkv = blocks.map(Block.qkv, state, mods)
-    state = blocks.map(Block.add_attention, state, mods, meeting.attend(qkv))
+    return mods, blocks.map(Block.qkv, state, mods)
+
+
+def after_attention(
+    blocks: AV[Block | None], meeting: Joint, state: AV[StreamState], mods: AV[Mods], attended: AV[Tensor]
+) -> AV[StreamState]:
+    """Add what was attended to, then the conditions, then the FFN."""
+    state = blocks.map(Block.add_attention, state, mods, attended)
     conditioned = partial(Block.add_conditions, attention=meeting.attention)
     state = blocks.map(conditioned, state, meeting.others(state))
     return blocks.map(Block.feed_forward, state, mods)

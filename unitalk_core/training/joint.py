@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..av import AV
-from ..models.mmdit import Hooks, JointDiT, forward_block
+from ..models.mmdit import Hooks, JointDiT, after_attention, before_attention
 from ..models.text_encoder import PhonemeEncoder
 from .audio_codec import Budget, OnStep, fit
 from .objective import Batch, flow_matching_loss
@@ -162,9 +163,16 @@ def train_joint(
 
 
 def compiled_hooks() -> Hooks:
-    """Blocks compiled once for any length, with attention written out: twice as fast as eager on a CPU."""
-    compiled = torch.compile(forward_block, dynamic=True)
-    return Hooks(attention=plain_attention, run_block=lambda _, block, state: compiled(*block.args, state))
+    """Blocks compiled once for any length and coupling, which stays outside; about twice as fast on a CPU."""
+    before = torch.compile(before_attention, dynamic=True)
+    after = torch.compile(after_attention, dynamic=True)
+
+    def run_block(_index: int, block: partial, state: AV) -> AV:
+        blocks, meeting = block.args
+        mods, qkv = before(blocks, state)
+        return after(blocks, meeting, state, mods, meeting.attend(qkv))
+
+    return Hooks(attention=plain_attention, run_block=run_block)
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -39,7 +39,7 @@ from .video_codec import Windows, train_video_vae
 log = logging.getLogger("unitalk")
 
 MINUTES = {"mel-vae": 5.0, "vocoder": 12.0, "video-codec": 26.0, "stage1": 25.0, "stage2": 45.0}
-SPEECH_CLIPS, JOINT_CLIPS, CODEC_CLIPS = 8000, 2500, 900
+SPEECH_CLIPS, JOINT_CLIPS, CODEC_CLIPS = 8000, 1600, 900
 WINDOW = 9  # frames the video codec learns from at a time
 
 
