@@ -54,6 +54,7 @@ def train_video_vae(
     config: VideoVAEConfig = TINY_VAE,
     budget: Budget | None = None,
     *,
+    start: VideoVAE | None = None,
     kl: float = 1e-4,
     mouth: float = 3.0,
     on_step: OnStep | None = None,
@@ -61,10 +62,11 @@ def train_video_vae(
     """Fit pixels -> latent -> pixels; the config returned carries the latents' statistics.
 
     Loss: weighted L1 plus squared error plus `kl` times the divergence from a unit normal, per element.
+    start: train on from these weights, whose own configuration then counts.
     """
     budget = budget or Budget(minutes=20, batch=8, learning_rate=1.5e-3)
     torch.manual_seed(budget.seed)
-    vae = VideoVAE(config)
+    vae = VideoVAE(config) if start is None else copy.deepcopy(start).train()
 
     def losses() -> dict[str, Tensor]:
         pixels, weight = windows.draw(budget.batch, mouth)
@@ -125,7 +127,7 @@ def with_statistics(vae: VideoVAE, windows: Windows, batches: int = 16) -> Video
 
 @torch.no_grad()
 def psnr(vae: VideoVAE, clips: Sequence[Tensor]) -> float:
-    """Peak signal-to-noise ratio of the reconstruction in dB, mean over clips (f, h, w, 3) in uint8."""
+    """Signal-to-noise ratio of the reconstruction in dB, mean over clips of uint8 (f, h, w, 3)."""
     values = []
     for frames in clips:
         pixels = rearrange(frames[None], "b f h w c -> b c f h w").float() / 127.5 - 1
