@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,8 +33,21 @@ def states_of(denoiser: Denoiser, case: Case, noise: AV) -> list[AV]:
         return denoiser(x, sigma)
 
     sigmas = SCHEDULES[name](case.call["steps"], case.call["shift"])
-    last = SAMPLERS[name](denoise, denoiser.keep(noise), sigmas)
-    return [*states, last]
+    states.append(SAMPLERS[name](denoise, denoiser.keep(noise), sigmas))
+    if name == "unipc":  # it goes on from its own last state
+        return states
+    return [
+        states[0],
+        *map(partial(from_kept, denoiser), states, states[1:], (sigmas[1:] / sigmas[:-1]).tolist()),
+    ]
+
+
+def from_kept(denoiser: Denoiser, before: AV, after: AV, ratio: float) -> AV:
+    """One step as if taken from the state with the kept parts in place, as the reference's loop has it.
+
+    A step's only other use of the state is the estimate, which our denoiser makes with them in place.
+    """
+    return after.map(lambda x, kept, own: x + ratio * (kept - own), denoiser.keep(before), before)
 
 
 def first_frame_kept(first: Tensor, noise: Tensor) -> dict[str, Any]:
