@@ -14,6 +14,7 @@ from ..unitalk_core.media import resample
 from ..unitalk_core.models.audio_codec import AudioCodec
 from ..unitalk_core.models.text_encoder import clean_text
 from ..unitalk_core.models.video_vae import VideoVAE
+from ..unitalk_core.pipeline import MIN_VOICE
 from . import host
 
 # bytes of working memory per byte of precision: the host's figures for the Wan2.2 VAE, per pixel of one frame
@@ -117,6 +118,7 @@ def sound_vae(codec: AudioCodec) -> host.CoreVAE:
     """The core's audio codec as VAE, for our nodes and for the stock VAEDecodeAudio and VAEEncodeAudio."""
     facts = {
         "latent_dim": 1,
+        "latent_channels": codec.channels,
         "output_channels": 1,
         "audio_sample_rate": codec.sample_rate,
         "upscale_ratio": codec.stride,
@@ -139,12 +141,14 @@ def audio_codec_of(vae: Any) -> AudioCodec:
     return stage.codec
 
 
-def encode_audio(vae: Any, audio: Any, purpose: str) -> Tensor:
-    """AUDIO of any rate, one or two channels -> latents (1, c, n) of this VAE."""
-    waveform, sample_rate = host.waveform_of(audio, purpose)
-    rate = audio_codec_of(vae).sample_rate
-    mono = resample(waveform.mean(dim=0, keepdim=True), sample_rate, rate)
-    return vae.encode(mono.T[None])
+def encode_voice(vae: Any, audio: Any) -> Tensor:
+    """AUDIO of any rate, one or two channels -> (1, n, c), latents of this VAE, time first."""
+    waveform, sample_rate = host.waveform_of(audio, purpose="take the voice from")
+    seconds = waveform.shape[1] / sample_rate
+    if seconds < MIN_VOICE:
+        raise ValueError(f"a voice needs at least {MIN_VOICE:g} s of sound, got {seconds:.2f} s")
+    mono = resample(waveform.mean(dim=0, keepdim=True), sample_rate, audio_codec_of(vae).sample_rate)
+    return vae.encode(mono.T[None]).transpose(1, 2)
 
 
 def decode_picture(vae: Any, latent: Tensor) -> Tensor:

@@ -74,5 +74,5 @@ class UniTalkReferenceAudioEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning: Any, audio_vae: Any, audio: Any) -> io.NodeOutput:
-        reference = codecs.encode_audio(audio_vae, audio, purpose="take the voice from")
-        return io.NodeOutput(host.with_values(conditioning, {"reference": reference.transpose(1, 2)}))
+        reference = codecs.encode_voice(audio_vae, audio)
+        return io.NodeOutput(host.with_values(conditioning, {"reference": reference}))

@@ -83,18 +83,6 @@ def nested(streams: AV[Tensor | None]) -> Any:
     return comfy.nested_tensor.NestedTensor(present) if len(present) > 1 else present[0]
 
 
-def masks_for(mask: Any, streams: AV[Tensor | None]) -> AV[Tensor | None]:
-    """A noise mask, nested or for the picture alone, fitted to each stream; 1 where it says nothing."""
-    parts = mask.unbind() if getattr(mask, "is_nested", False) else [mask]
-    given = AV(*(*parts, None)[:2])
-    return streams.map(
-        lambda one, own: (
-            torch.ones_like(one) if own is None else comfy.utils.reshape_mask(own.to(one), one.shape)
-        ),
-        given,
-    )
-
-
 def stream_of(latent: dict[str, Any], name: str) -> Tensor:
     """One stream of a LATENT; ValueError if it is absent or holds NaN."""
     stream = getattr(unnested(latent["samples"]), name)

@@ -243,7 +243,25 @@ def make_patcher(
     if not comfy.model_management.is_device_cpu(offload):
         model.to(offload)
     model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
+    patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, put_back)
     return patcher
+
+
+def put_back(
+    executor: Any,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    denoise_mask: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Around the sampling of any sampler: what the mask keeps comes back bit by bit, picture and sound."""
+    made = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+    if denoise_mask is None:
+        return made
+    return torch.where(denoise_mask.to(made) <= 0, latent_image.to(made), made)
 
 
 def with_whole_timesteps(model: Any) -> Any:

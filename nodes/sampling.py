@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..unitalk_core.av import AV, draw_noise
@@ -113,24 +112,16 @@ def last_part(sampler: str, steps: int, shift: float, denoise: float) -> Tensor:
 def sample(
     guider: host.AVGuider, sampler: str, sigmas: Tensor, latent: dict[str, Any], seed: AV[int], fresh: bool
 ) -> dict[str, Any]:
-    """LATENT with both streams sampled; what its noise mask keeps comes back bit by bit."""
-    start = host.unnested(latent["samples"])
-    noise = draw_noise(start.map(lambda one: tuple(one.shape)), seed)
-    mask = latent.get("noise_mask")
+    """LATENT with both streams sampled. fresh: begin with the noise alone, whatever the latent holds."""
+    noise = draw_noise(host.unnested(latent["samples"]).map(lambda one: tuple(one.shape)), seed)
     samples = guider.sample(
         host.nested(noise),
         latent["samples"],
         host.core_sampler(SAMPLERS[sampler], fresh),
         sigmas,
-        denoise_mask=mask,
+        denoise_mask=latent.get("noise_mask"),
         seed=seed.video,
         **host.sampling_options(guider.model_patcher, len(sigmas) - 1),
     )
     made = check_finite(host.travelling(host.unnested(samples)), "at the end of sampling")
-    return latent | {"samples": host.nested(made if mask is None else kept(made, start, mask))}
-
-
-def kept(made: AV[Tensor], start: AV[Tensor], mask: Any) -> AV[Tensor]:
-    """`made`, with `start` put back where the mask, fitted as the host fits it, is 0."""
-    fitted = host.masks_for(mask, start)
-    return made.map(lambda new, old, one: torch.where(one <= 0, old.to(new), new), start, fitted)
+    return latent | {"samples": host.nested(made)}

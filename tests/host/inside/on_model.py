@@ -1,0 +1,125 @@
+"""The network under the host's model patcher: switches, patches, wrappers, LoRA, loading."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import comfy.model_management
+import comfy.nested_tensor
+import comfy.patcher_extension
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+from rig import HERE, core_noise, error_of, measure, run, worst
+
+
+def velocity(
+    options: dict[str, Any] | None = None, model: Any = None, video: float = 0.0, audio: float = 0.0
+) -> list[torch.Tensor]:
+    """One call of the network, as the host's BaseModel makes it. video, audio: added to what goes in."""
+    patcher = model or HERE.model
+    comfy.model_management.load_model_gpu(patcher)
+    noise = core_noise()
+    x, shapes = comfy.utils.pack_latents([noise.video + video, noise.audio + audio])
+    given = {
+        "c_crossattn": HERE.positive[0][0],
+        "latent_shapes": shapes,
+        "transformer_options": options or {},
+    }
+    return comfy.utils.unpack_latents(patcher.model.apply_model(x, torch.tensor([0.7]), **given), shapes)
+
+
+@measure
+def coupling() -> dict[str, list[bool]]:
+    """[picture hears sound, sound hears picture] with the host's switches for the two directions."""
+    found = {}
+    switches = {"on": {}, "a2v off": {"a2v_cross_attn": False}, "v2a off": {"v2a_cross_attn": False}}
+    for name, options in switches.items():
+        before = velocity(options)
+        louder, brighter = velocity(options, audio=0.5), velocity(options, video=0.5)
+        changed = [(before[0], louder[0]), (before[1], brighter[1])]
+        found[name] = [not torch.allclose(a, b, atol=1e-6) for a, b in changed]
+    return found
+
+
+@measure
+def transformer_options() -> dict[str, Any]:
+    """Block patches, attention override, wrapper and STG blocks reach the network."""
+    calls = {"attention": 0, "wrapper": 0, "blocks": []}
+
+    def attention(function: Any, *args: Any, **kwargs: Any) -> Any:
+        calls["attention"] += 1
+        return function(*args, **kwargs)
+
+    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        calls["wrapper"] += 1
+        return executor(*args, **kwargs)
+
+    def patch(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        calls["blocks"].append(len(args["img"]))
+        return extra["original_block"](args)
+
+    def louder(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        return {"img": tuple(one * 1.5 for one in extra["original_block"](args)["img"])}
+
+    kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+    plain = velocity()
+    same = velocity({"patches_replace": {"dit": {("double_block", i): patch for i in range(6)}}})
+    changed = velocity({"patches_replace": {"dit": {("double_block", 2): louder}}})
+    velocity({"optimized_attention_override": attention, "wrappers": {kind: {"test": [wrapper]}}})
+    stg = velocity({"stg_self_attn_blocks": (1,)})
+    return calls | {
+        "same": worst(same[0], plain[0]),
+        "changed": worst(changed[1], plain[1]),
+        "stg": worst(stg[0], plain[0]),
+    }
+
+
+@measure
+def lora() -> dict[str, float]:
+    """A LoRA in the stock spelling, through the stock loader."""
+    key = "diffusion_model.video_model.blocks.0.self_attn.q"
+    generator = torch.Generator().manual_seed(0)
+    up, down = (torch.randn(*size, generator=generator) for size in ((192, 4), (4, 192)))
+    weights = {
+        f"{key}.lora_up.weight": up,
+        f"{key}.lora_down.weight": down,
+        f"{key}.alpha": torch.tensor(4.0),
+    }
+    plain = velocity()
+    found = {}
+    for strength in (0.0, 1.0):
+        patched, _ = comfy.sd.load_lora_for_models(HERE.model, None, weights, strength, 0.0)
+        found[str(strength)] = worst(velocity(model=patched)[0], plain[0])
+    found["after"] = worst(velocity()[0], plain[0])
+    return found
+
+
+@measure
+def loaded_again() -> float:
+    """The host makes a second patcher from `cached_patcher_init`."""
+    make, args = HERE.model.cached_patcher_init[:2]
+    return worst(velocity(model=make(*args, disable_dynamic=True))[0], velocity()[0])
+
+
+@measure
+def loaded_from_files() -> dict[str, Any]:
+    """The miniature's own files through the file loaders."""
+    folder = os.environ["UNITALK_EMBEDDED"]
+    for kind in ("diffusion_models", "vae"):
+        folder_paths.add_model_folder_path(kind, folder)
+    model, info = run("UniTalkLoadModel", "model.safetensors", "none", "default")
+    rough = run("UniTalkLoadAudioVAE", "audio_vae.safetensors", "griffin-lim")
+    fine = run("UniTalkLoadAudioVAE", "audio_vae.safetensors", "vocoder.safetensors")
+    latent = {
+        "samples": comfy.nested_tensor.NestedTensor([torch.zeros(1, 48, 1, 4, 4), torch.randn(1, 20, 16)])
+    }
+    heard = [run("UniTalkBigVGANVocode", latent, vae)["waveform"] for vae in (rough, fine)]
+    return {
+        "velocity": worst(velocity(model=model)[0], velocity()[0]),
+        "info": info,
+        "samples": [list(one.shape) for one in heard],
+        "foreign": error_of(lambda: run("UniTalkLoadModel", "vocoder.safetensors", "none", "default")),
+    }

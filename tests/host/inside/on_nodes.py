@@ -1,0 +1,198 @@
+"""The other nodes: schemas, codecs, text, voice, lengths, and what bad input gets."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.nested_tensor
+import comfyui_version
+import torch
+from rig import HERE, NODES, core, error_of, host_nodes, joint, measure, pair, run, worst
+
+
+@measure
+def version() -> str:
+    return comfyui_version.__version__
+
+
+@measure
+def schemas() -> dict[str, Any]:
+    """Ids, inputs and outputs as the running host knows them."""
+    table = {}
+    for name in (one for one in NODES if one.startswith("UniTalk")):
+        schema = NODES[name].GET_SCHEMA()
+        table[name] = {
+            "inputs": [[one.id, one.io_type, getattr(one, "default", None)] for one in schema.inputs],
+            "outputs": [[one.display_name, one.io_type] for one in schema.outputs],
+        }
+    return table
+
+
+@measure
+def streams_apart_and_together() -> bool:
+    latent = joint(steps=1)
+    video, audio = run("LTXVSeparateAVLatent", latent)
+    again = run("LTXVConcatAVLatent", video, audio)
+    return all(torch.equal(a, b) for a, b in zip(pair(latent), pair(again), strict=True))
+
+
+@measure
+def decoders() -> dict[str, Any]:
+    """Our decoders, the stock ones, and the core's own codecs on one latent."""
+    latent, loading = joint(), core("nodes.loading").load_miniature()
+    video, audio = pair(latent)
+    images, sound = (
+        run("UniTalkWanVAEDecode", latent, HERE.vae),
+        run("UniTalkBigVGANVocode", latent, HERE.audio_vae),
+    )
+    stock = NODES["VAEDecode"]().decode(HERE.vae, latent)[0]
+    stock_sound = run("VAEDecodeAudio", HERE.audio_vae, latent)
+    pixels = loading.video_vae.decode(HERE.model.model.latent_format.process_in(video))
+    back = NODES["VAEEncode"]().encode(HERE.vae, images)[0]["samples"]
+    heard = run("VAEEncodeAudio", HERE.audio_vae, sound)["samples"]
+    return {
+        "images": list(images.shape),
+        "stock": worst(stock, images),
+        "core": worst(images, pixels[0].permute(1, 2, 3, 0).add(1).div(2)),
+        "sound": list(sound["waveform"].shape),
+        "loudness": worst(sound["waveform"][0], loading.audio_codec.decode(audio)),
+        "stock_sound": [
+            list(stock_sound["waveform"].shape),
+            stock_sound["sample_rate"],
+            sound["sample_rate"],
+        ],
+        "encoded": [list(back.shape), list(video.shape), list(heard.shape), list(audio.shape)],
+    }
+
+
+@measure
+def wan_vae_of_the_host() -> float:
+    """The host's Wan2.2 VAE and the core's, small and with the same weights: one raw latent, one picture."""
+    video_vae = core("unitalk_core.models.video_vae")
+    theirs_module = importlib.import_module("comfy.ldm.wan.vae2_2")
+    config = video_vae.VideoVAEConfig(mean=(0.0,) * 48, std=(1.0,) * 48, encoder_width=16, decoder_width=16)
+    torch.manual_seed(0)
+    ours = video_vae.VideoVAE(config).eval()
+    theirs = theirs_module.WanVAE(
+        dim=16, dec_dim=16, z_dim=48, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
+        temperal_downsample=[False, True, True], dropout=0.0,
+    ).eval()  # fmt: skip
+    theirs.load_state_dict(ours.state_dict())
+    raw = torch.randn(1, 48, 3, 2, 2)
+    return worst(ours.decode_raw(raw), theirs.decode(raw))
+
+
+@measure
+def voice() -> dict[str, Any]:
+    """A reference voice of another rate and two channels; one too long, one too short, none."""
+
+    def speak(seconds: float, rate: int = 48000) -> dict[str, Any]:
+        noise = torch.randn(1, 2, int(seconds * rate), generator=torch.Generator().manual_seed(1))
+        return {"waveform": noise * 0.1, "sample_rate": rate}
+
+    told = run("UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, speak(3))
+    long = run("UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, speak(8))
+    return {
+        "shape": list(told[0][1]["reference"].shape),
+        "changes": worst(pair(joint(positive=told))[1], pair(joint())[1]),
+        "long": list(pair(joint(positive=long))[1].shape),
+        "none": error_of(lambda: run("UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, None)),
+        "short": error_of(
+            lambda: run("UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, speak(0.1))
+        ),
+    }
+
+
+@measure
+def text() -> dict[str, Any]:
+    """Our text node, and the stock one on the same prompt."""
+    ours, prompt = run("UniTalkTextEncode", HERE.clip, "", "hello (melody:1.5)", "", "auto")
+    stock = NODES["CLIPTextEncode"]().encode(HERE.clip, prompt)[0]
+    ovi = run("UniTalkTextEncode", HERE.clip, "A room.", "hello", "rain", "ovi-960")[1]
+    return {"prompt": prompt, "same": torch.equal(ours[0][0], stock[0][0]), "ovi": ovi}
+
+
+@measure
+def lengths() -> dict[str, Any]:
+    """What UniTalkMuxAV does with a sound that is 200 ms too short, and with one that fits."""
+    images, rate = torch.zeros(25, 64, 64, 3), 16000
+
+    def mux(samples: int, mode: str, fps: float = 25.0) -> Any:
+        audio = {"waveform": torch.zeros(1, 1, samples), "sample_rate": rate}
+        video = run("UniTalkMuxAV", images, audio, fps, mode).get_components()
+        return [len(video.images), video.audio["waveform"].shape[-1], str(video.frame_rate)]
+
+    return {
+        "fits": mux(16000 - 600, "error"),
+        "error": error_of(lambda: mux(12800, "error")),
+        "pad": mux(12800, "pad"),
+        "trim": mux(12800, "trim"),
+        "ntsc": mux(16000, "pad", 29.97)[2],
+    }
+
+
+@measure
+def sentences() -> dict[str, str]:
+    """The error of each bad input."""
+    images, audio = torch.zeros(25, 64, 64, 3), {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}
+    broken = {
+        "samples": comfy.nested_tensor.NestedTensor(
+            [torch.full((1, 48, 1, 4, 4), float("nan")), torch.zeros(1, 20, 8)]
+        )
+    }
+    foreign = SimpleNamespace(model=SimpleNamespace())
+    size = {"width": 64, "height": 64, "fps": 0.0, "batch_size": 1}
+
+    def mux(images: Any = images, audio: Any = audio, fps: float = 25.0) -> Callable[[], Any]:
+        return lambda: run("UniTalkMuxAV", images, audio, fps, "error")
+
+    def sound(*shape: int) -> dict[str, Any]:
+        return {"waveform": torch.zeros(shape), "sample_rate": 16000}
+
+    calls = {
+        "no audio": mux(audio=None),
+        "empty audio": mux(audio=sound(1, 1, 0)),
+        "three channels": mux(audio=sound(1, 3, 16000)),
+        "two clips of sound": mux(audio=sound(2, 1, 16000)),
+        "odd width": mux(images=torch.zeros(25, 64, 63, 3)),
+        "no frames": mux(images=torch.zeros(0, 64, 64, 3)),
+        "no fps": mux(fps=0.0),
+        "fps not a number": mux(fps=float("nan")),
+        "no prompt": lambda: run("UniTalkTextEncode", HERE.clip, " ", "", "", "auto"),
+        "tags in the speech": lambda: run("UniTalkTextEncode", HERE.clip, "", "<S>hi<E>", "", "auto"),
+        "illegal size": lambda: run(
+            "UniTalkEmptyLatent", HERE.model, **(size | {"width": 72, "seconds": 1.0})
+        ),
+        "no seconds": lambda: run("UniTalkEmptyLatent", HERE.model, **(size | {"seconds": 0.0})),
+        "too many seconds": lambda: run("UniTalkEmptyLatent", HERE.model, **(size | {"seconds": 1000.0})),
+        "another model": lambda: run("UniTalkEmptyLatent", foreign, **(size | {"seconds": 1.0})),
+        "a latent of nan": lambda: run("UniTalkWanVAEDecode", broken, HERE.vae),
+        "a video VAE for sound": lambda: run("UniTalkBigVGANVocode", joint(steps=1), HERE.vae),
+        "an audio VAE for picture": lambda: run("UniTalkWanVAEDecode", joint(steps=1), HERE.audio_vae),
+        "a latent without sound": lambda: run(
+            "UniTalkBigVGANVocode", {"samples": torch.zeros(1, 48, 1, 4, 4)}, HERE.audio_vae
+        ),
+        "an image latent": lambda: run("UniTalkWanVAEDecode", {"samples": torch.zeros(1, 4, 8, 8)}, HERE.vae),
+    }
+    return {name: error_of(call) for name, call in calls.items()}
+
+
+@measure
+def previous_host() -> dict[str, Any]:
+    """The host's loader and the pack where the host says that it is older."""
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    real, comfyui_version.__version__ = comfyui_version.__version__, "0.30.7"
+    try:
+        loaded = asyncio.run(host_nodes.load_custom_node(str(HERE.folder), module_parent="custom_nodes"))
+    finally:
+        comfyui_version.__version__ = real
+        logging.getLogger().removeHandler(handler)
+    return {"loaded": loaded, "heard": [one for one in heard if "UniTalk" in one]}

@@ -1,0 +1,197 @@
+"""The nodes inside a real ComfyUI, driven by its own Python: what `inside/` measured, judged."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.rules.node_table import promise, read_table
+
+PARITY = 1e-4  # relative, host against core: the order of float32 sums differs
+SENTENCES = {
+    "no audio": "no audio to join",
+    "empty audio": r"is empty: waveform \(1, 1, 0\)",
+    "three channels": "has 3 channels; mix it",
+    "two clips of sound": "holds 2 clips",
+    "odd width": "even width and height, got 63 x 64; crop the picture to 62 x 64",
+    "no frames": "must be frames",
+    "no fps": "fps must be from 1 to 240, got 0",
+    "fps not a number": "fps must be from 1 to 240, got nan",
+    "no prompt": "there is no prompt: give",
+    "tags in the speech": "the speech holds the tag <S>",
+    "illegal size": "multiples of 32, got 72 x 64; use 64 x 64",
+    "no seconds": "seconds must be above 0 and at most 4.84, got 0",
+    "too many seconds": "seconds must be above 0 and at most 4.84, got 1000",
+    "another model": "takes a UniTalk model, got SimpleNamespace; load one",
+    "a latent of nan": "video latent holds NaN",
+    "a video VAE for sound": "takes an audio VAE of UniTalk, got PictureStage",
+    "an audio VAE for picture": "this VAE has 20 latent channels, the picture 48",
+    "a latent without sound": "has no audio stream",
+    "an image latent": r"got \(1, 4, 8, 8\); use UniTalk Empty Latent",
+}
+
+
+def test_the_running_host_knows_the_nodes_as_the_stored_table_does(measured):
+    live = measured("schemas")
+    table = {
+        name: {
+            "inputs": [[one["id"], one["type"], one.get("default")] for one in node["inputs"]],
+            "outputs": [[one["name"], one["type"]] for one in node["outputs"]],
+        }
+        for name, node in promise(read_table()).items()
+    }
+    assert live == table
+
+
+@pytest.mark.parametrize("sampler", ["euler", "unipc", "dpmpp_2m", "heun"])
+def test_the_joint_sampler_gives_the_latents_of_the_core(measured, sampler):
+    assert max(measured("joint_sampler_against_core")[sampler]) < PARITY
+
+
+def test_stock_sampler_guider_and_euler_give_the_latents_of_the_core(measured):
+    assert max(measured("stock_sampler_against_core")) < PARITY
+
+
+def test_a_kept_sound_has_the_timesteps_of_the_core(measured):
+    assert max(measured("kept_sound_against_core")) < PARITY
+
+
+def test_stock_samplers_take_and_give_batches_of_two(measured):
+    video, audio = [2, 48, 5, 4, 4], [2, 20, 21]
+    assert measured("stock_nodes_run") == [video, audio, video, audio]
+
+
+@pytest.mark.parametrize("sampler", ["ksampler", "joint"])
+def test_each_step_moves_the_bar_and_shows_a_picture(measured, sampler):
+    heard = measured("progress_and_preview")[sampler]
+    assert [one[:2] for one in heard] == [[1, 3], [2, 3], [3, 3]]
+    assert all(one[2] is not None for one in heard)
+
+
+@pytest.mark.parametrize("sampler", ["ksampler", "joint"])
+def test_an_interrupt_stops_in_the_next_step_and_leaves_the_model_usable(measured, sampler):
+    assert measured("interrupt")[sampler] == ["interrupted", 2]
+
+
+def test_what_a_mask_keeps_comes_back_bit_by_bit_and_the_rest_is_made(measured):
+    assert [name for name, holds in measured("kept_parts").items() if not holds] == []
+
+
+def test_the_take_of_the_sound_does_not_depend_on_the_size_of_the_picture(measured):
+    assert measured("two_seeds") == {"same sound noise at another size": True, "another picture": True}
+
+
+def test_the_hosts_switches_cut_one_direction_of_the_coupling_each(measured):
+    assert measured("coupling") == {"on": [True, True], "a2v off": [False, True], "v2a off": [True, False]}
+
+
+def test_stock_modality_guidance_and_stg_nodes_act_on_the_model(measured):
+    changes = measured("guidance_nodes")
+    assert min(changes.values()) > 1e-3, changes
+
+
+def test_patches_wrappers_and_attention_overrides_reach_every_block(measured):
+    found = measured("transformer_options")
+    assert found["blocks"] == [2] * 6  # both streams, once a block
+    assert found["attention"] >= 6
+    assert found["wrapper"] == 1
+
+
+def test_a_patch_that_hands_the_block_through_changes_nothing_and_a_loud_one_does(measured):
+    found = measured("transformer_options")
+    assert found["same"] == 0
+    assert found["changed"] > 1e-3
+    assert found["stg"] > 1e-3
+
+
+def test_a_lora_of_the_stock_spelling_acts_by_its_strength_and_goes_again(measured):
+    found = measured("lora")
+    assert found["0.0"] == found["after"] == 0
+    assert found["1.0"] > 1e-4
+
+
+def test_the_host_can_load_the_model_a_second_time(measured):
+    assert measured("loaded_again") == 0
+
+
+def test_files_of_the_users_folders_load_as_the_miniature_does(measured):
+    found = measured("loaded_from_files")
+    assert found["velocity"] == 0
+    assert found["info"].startswith("picture and sound, joint coupling")
+    assert found["samples"] == [[1, 1, 16 * 512]] * 2
+    assert "holds no model" in found["foreign"]
+
+
+def test_the_stock_model_sampling_node_shifts_the_joint_sampler(measured):
+    own, patched, change = measured("shift")
+    assert (own, patched) == (3.0, 7.0)
+    assert change > 1e-3
+
+
+def test_the_stock_nodes_take_the_streams_apart_and_together(measured):
+    assert measured("streams_apart_and_together")
+
+
+def test_our_decoders_the_stock_ones_and_the_core_agree(measured):
+    found = measured("decoders")
+    assert found["images"] == [17, 64, 64, 3]
+    assert found["stock"] == 0
+    assert found["core"] < 1e-5
+    assert found["sound"] == [1, 1, 21 * 512]
+    assert found["loudness"] < 1e-5
+    assert found["stock_sound"] == [[1, 1, 21 * 512], 16000, 16000]
+
+
+def test_the_stock_encoders_make_latents_of_the_shapes_that_were_decoded(measured):
+    picture, wanted, sound, heard = measured("decoders")["encoded"]
+    assert picture == wanted
+    assert sound == heard
+
+
+def test_the_hosts_wan_vae_and_the_cores_are_the_same_function(measured):
+    assert measured("wan_vae_of_the_host") < PARITY
+
+
+def test_a_voice_changes_the_sound_and_is_cut_to_what_the_model_hears(measured):
+    found = measured("voice")
+    assert found["shape"] == [1, 94, 20]
+    assert found["changes"] > 1e-3
+    assert found["long"] == [1, 20, 21]
+
+
+def test_a_voice_that_is_none_or_too_short_gets_a_sentence(measured):
+    assert "there is no audio to take the voice from" in measured("voice")["none"]
+    assert "at least 0.5 s" in measured("voice")["short"]
+
+
+def test_text_is_marked_up_and_read_as_the_stock_node_reads_it(measured):
+    found = measured("text")
+    assert found["prompt"] == "<S>hello (melody:1.5)<E>"
+    assert found["same"]
+    assert found["ovi"] == "A room. <S>hello<E> Audio: rain"
+
+
+def test_a_length_mismatch_is_named_in_milliseconds_or_mended_when_told(measured):
+    found = measured("lengths")
+    assert found["fits"] == [25, 15400, "25"]
+    assert "200 ms" in found["error"]
+    assert found["pad"] == [25, 16000, "25"]
+    assert found["trim"] == [20, 12800, "25"]
+    assert found["ntsc"] == "2997/100"
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_bad_input_gets_one_sentence_that_says_what_and_what_instead(measured, name):
+    said = measured("sentences")[name]
+    assert re.fullmatch(r"ValueError: [^\n]{20,200}", said)
+    assert re.search(SENTENCES[name], said)
+
+
+def test_a_previous_host_hears_in_one_sentence_what_is_needed(measured):
+    found = measured("previous_host")
+    assert found["loaded"] is False
+    assert len(found["heard"]) == 1
+    assert found["heard"][0].endswith(
+        "ComfyUI-UniTalk needs ComfyUI 0.31.0 or newer, this is 0.30.7; update ComfyUI"
+    )

@@ -1,0 +1,106 @@
+"""A running ComfyUI with the pack in its custom_nodes folder: both graphs become files, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rules.node_table import ROOT
+from unitalk_core.av import Clip
+from unitalk_core.media import read_video
+
+GRAPHS = ("text_to_talking_clip", "stock_samplers")
+NEEDS = {"stock_samplers": (0, 32, 0)}  # LTXVDualCFGGuider
+
+
+def graph(name: str, **changes: Any) -> dict[str, Any]:
+    """A shipped workflow in API format, with some inputs changed: `steps=4` in every node that has steps."""
+    nodes = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text("utf8"))
+    for node in nodes.values():
+        node["inputs"] |= {key: value for key, value in changes.items() if key in node["inputs"]}
+    return nodes
+
+
+def only_mp4(server, history: dict[str, Any]) -> Path:
+    assert history["status"]["status_str"] == "success", history["status"]["messages"][-1]
+    (path,) = server.files(history)
+    assert path.suffix == ".mp4"
+    return path
+
+
+def read(path: Path) -> Clip:
+    clip = read_video(path)
+    assert clip.frames is not None
+    assert clip.waveform is not None
+    return clip
+
+
+def test_the_pack_loads_without_a_complaint(server):
+    lines = [line for line in server.said().splitlines() if "UniTalk" in line]
+    assert lines
+    assert not [line for line in lines if "FAILED" in line or "Cannot import" in line or "Error" in line]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_workflow_becomes_an_mp4_with_picture_and_sound_of_one_length(server, host, name):
+    if host.version < NEEDS.get(name, (0,)):
+        pytest.skip(f"{name} uses LTXVDualCFGGuider, which came with ComfyUI 0.32")
+    clip = read(only_mp4(server, server.wait_for(server.queue(graph(name, steps=4)))))
+    picture, sound = len(clip.frames) / clip.fps, clip.waveform.shape[-1] / clip.sample_rate
+    assert tuple(clip.frames.shape) == (61, 256, 256, 3)
+    assert clip.sample_rate == 16000
+    assert abs(float(picture) - sound) <= 1 / clip.fps
+    assert clip.waveform.abs().max() > 1e-3
+
+
+def test_the_same_seeds_give_the_same_clip_and_other_seeds_another(server):
+    seeds = [
+        {"video_seed": 5, "audio_seed": 6},
+        {"video_seed": 5, "audio_seed": 6},
+        {"video_seed": 7, "audio_seed": 6},
+    ]
+    paths = []
+    for i, seed in enumerate(seeds):  # another prefix, or the host hands out what it has made before
+        changed = graph("text_to_talking_clip", steps=2, seconds=0.6, filename_prefix=f"again{i}", **seed)
+        paths.append(only_mp4(server, server.wait_for(server.queue(changed))))
+    first, second, other = (read(path).frames for path in paths)
+    assert first.equal(second)
+    assert not first.equal(other)
+
+
+def test_a_running_graph_stops_when_told(server):
+    prompt = server.queue(graph("text_to_talking_clip", steps=1000, seconds=4.8))
+    server.wait_until_running(prompt)
+    server.post("/interrupt", {"prompt_id": prompt})
+    history = server.wait_for(prompt)
+    assert history["status"]["status_str"] == "error"
+    assert "execution_interrupted" in [kind for kind, _ in history["status"]["messages"]]
+
+
+def test_a_bad_value_is_named_before_anything_is_written(server):
+    before = sorted((server.base / "output").rglob("*.mp4"))
+    history = server.wait_for(server.queue(graph("text_to_talking_clip", width=96, height=64, seconds=30.0)))
+    (error,) = [one for kind, one in history["status"]["messages"] if kind == "execution_error"]
+    assert error["node_type"] == "UniTalkEmptyLatent"
+    assert error["exception_message"].strip() == "seconds must be above 0 and at most 4.84, got 30"
+    assert sorted((server.base / "output").rglob("*.mp4")) == before
+
+
+def test_the_workflows_are_offered_as_templates_with_their_pictures(server):
+    offered = server.get("/workflow_templates")["ComfyUI-UniTalk"]
+    assert sorted(offered) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+    for name in offered:
+        with urllib.request.urlopen(
+            f"{server.url}/api/workflow_templates/ComfyUI-UniTalk/{name}.jpg"
+        ) as answer:
+            assert answer.read(3) == b"\xff\xd8\xff"
+
+
+def test_the_help_pages_and_translations_are_served(server):
+    with urllib.request.urlopen(f"{server.url}/extensions/comfyui-unitalk/docs/UniTalkMuxAV.md") as answer:
+        assert answer.read().decode().startswith("# UniTalk Mux AV")
+    assert server.get("/i18n")["en"]["nodeDefs"]["UniTalkMuxAV"]["display_name"] == "UniTalk Mux AV"
