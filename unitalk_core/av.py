@@ -54,14 +54,13 @@ class ClipFormat:
 
     def check_frames(self, frames: int) -> int:
         """`frames`, if the VAE can encode that many; ValueError with the nearest legal lengths otherwise."""
+        if frames > self.max_frames:
+            longest = float(self.max_frames / self.fps)
+            raise ValueError(f"frames must be at most {self.max_frames} ({longest:.2f} s), got {frames}")
         if frames < 1 or (frames - 1) % self.frame_stride:
             below = max(1, frames - (frames - 1) % self.frame_stride)
             legal = f"use {below} or {below + self.frame_stride}"
             raise ValueError(f"frames must be {self.frame_stride}n+1, got {frames}; {legal}")
-        if frames > self.max_frames:
-            raise ValueError(
-                f"frames must be at most {self.max_frames} ({self.max_frames / self.fps:.2f} s), got {frames}"
-            )
         return frames
 
     def check_size(self, width: int, height: int) -> tuple[int, int]:

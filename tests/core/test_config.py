@@ -1,0 +1,61 @@
+"""Configurations: complete, checked where they are made, and the same after a trip through JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from unitalk_core.av import AV
+from unitalk_core.config import OVI_720, OVI_960, TINY, UNITALK, WAN, ModelConfig
+
+PRESETS = {"unitalk": UNITALK, "wan": WAN, "ovi 720": OVI_720, "ovi 960": OVI_960, "tiny": TINY}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_configuration_survives_json(name):
+    config = PRESETS[name]
+    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_full_size_is_the_trunk_of_wan():
+    for stream in UNITALK.streams.present():
+        assert (stream.width, stream.heads, stream.depth, stream.ffn_width) == (3072, 24, 30, 14336)
+    assert UNITALK.streams.video.rope_scale == 1.0
+    assert UNITALK.streams.audio.rope_scale == pytest.approx(UNITALK.format.rope_scale)
+
+
+def test_a_configuration_cannot_be_changed_by_accident():
+    with pytest.raises(FrozenInstanceError):
+        TINY.shift = 1.0
+
+
+MISTAKES = {
+    "heads": ({"heads": 5}, "width 192 does not split into 5 heads"),
+    "rotary": ({"heads": 64}, "head width 3 must be even"),
+    "reference": ({"reference": "linear", "reference_dim": 0}, "needs reference_dim, got 0"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_facts_that_must_hold_are_checked_with_their_numbers(name):
+    change, words = MISTAKES[name]
+    with pytest.raises(ValueError, match=words):
+        replace(TINY.streams.video, **change)
+
+
+def test_streams_that_cannot_meet_are_refused():
+    with pytest.raises(ValueError, match="must share width, heads and depth"):
+        replace(TINY, streams=AV(TINY.streams.video, replace(TINY.streams.audio, depth=5)))
+    with pytest.raises(ValueError, match="at least one stream"):
+        replace(TINY, streams=AV(None, None))
+
+
+def test_an_unknown_field_is_named():
+    data = TINY.to_json()
+    with pytest.raises(ValueError, match="ModelConfig has no field colour"):
+        ModelConfig.from_json(data | {"colour": "red"})
+    data["streams"]["audio"]["taste"] = 1
+    with pytest.raises(ValueError, match="StreamConfig has no field taste"):
+        ModelConfig.from_json(data)
