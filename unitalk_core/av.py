@@ -108,7 +108,7 @@ class ClipFormat:
 
     @property
     def video_rate(self) -> float:
-        """Latent frames per second of the longest clip (Ovi's rule): 31 / (121 / 24) = 6.148760 for Wan2.2."""
+        """Latent frames per second of the longest clip (Ovi's rule): 31 / (121 / 24) = 6.148760 for Wan."""
         return float(self.latent_frames(self.max_frames) / (self.max_frames / self.fps))
 
     @property
@@ -137,7 +137,7 @@ class Clip:
 
 
 def draw_noise(shape: AV[tuple[int, ...]], seed: AV[int]) -> AV[Tensor]:
-    """Unit normal noise, each stream from its own seed; drawn on the CPU, so a seed means the same anywhere."""
+    """Unit normal noise, each stream from its own seed; drawn on the CPU: a seed means the same anywhere."""
 
     def draw(size: tuple[int, ...], one: int) -> Tensor:
         return torch.randn(size, generator=torch.Generator("cpu").manual_seed(one))
