@@ -1,4 +1,4 @@
-"""UniTalking (arXiv 2603.01418) as a library: one diffusion transformer that makes picture and speech together.
+"""UniTalking (arXiv 2603.01418) as a library: one diffusion transformer makes picture and speech together.
 
 Knows no host. `pipeline.py` is the whole path in one readable function; `models/mmdit.py` is the network.
 """

@@ -42,6 +42,12 @@ def test_every_requirement_is_pinned_for_the_own_environment(root):
     assert all("==" in line for line in pinned.splitlines() if line and not line.startswith("#"))
 
 
+def test_the_version_is_the_same_everywhere(root):
+    version = pyproject(root)["project"]["version"]
+    assert f'__version__ = "{version}"' in (root / "unitalk_core" / "__init__.py").read_text("utf8")
+    assert f"## {version}" in (root / "CHANGELOG.md").read_text("utf8")
+
+
 def test_the_registry_learns_which_host_the_pack_needs(root):
     table = pyproject(root)["tool"]["comfy"]
     assert table["requires-comfyui"] == ">=0.31.0"
