@@ -16,6 +16,7 @@ os.environ.setdefault(
 )  # before torch is loaded: spinning threads stall a busy machine
 
 ROOT = Path(__file__).resolve().parents[1]
+IGNORED = {".venv", "__pycache__", ".pytest_cache", ".ruff_cache", "out", "build", "comfyui_unitalk.egg-info"}
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +27,14 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shipped() -> list[Path]:
-    """Every file that a clone holds, relative to the root: tracked, or new and not ignored."""
+    """Every file of the project, relative to the root: tracked, or new and not ignored."""
     listing = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split("\0")
-    return sorted(Path(name) for name in set(names) if name and (ROOT / name).is_file())
+    found = subprocess.run(listing, check=False, capture_output=True, text=True)
+    if found.returncode:  # no clone but an archive of it
+        names = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if not IGNORED & set(path.parts)}
+    else:
+        names = set(found.stdout.split("\0")) - {""}
+    return sorted(Path(name) for name in names if (ROOT / name).is_file())
 
 
 @pytest.fixture(scope="session")
