@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".json")
-SHOWN = 300  # characters of one metadata entry
+SHOWN = 2000  # characters of one metadata entry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -105,9 +105,15 @@ def _shown(text: str, length: int = 40) -> str:
 
 
 def caption_tokens(text: str) -> list[str]:
-    """The caption words in a scene or sound description, in order; words never trained on are dropped."""
-    found = (f"#{word}" for word in re.findall(r"[a-z0-9]+(?:[-'][a-z0-9]+)*", text.lower()))
-    return [token for token in found if token in IDS]
+    """The caption words in a scene or sound description, in order.
+
+    Words that were never trained on are dropped and named in a warning of the log.
+    """
+    words = re.findall(r"[a-z0-9]+(?:[-'][a-z0-9]+)*", text.lower())
+    unknown = [word for word in dict.fromkeys(words) if f"#{word}" not in IDS]
+    if unknown:
+        log.warning("left out, because this model has no such caption words: %s", ", ".join(unknown))
+    return [f"#{word}" for word in words if f"#{word}" in IDS]
 
 
 def prompt_tokens(prompt: str) -> list[str]:
