@@ -24,6 +24,7 @@ from .stream import Block, Stream
 
 RunBlock = Callable[[int, Callable[[AV], AV], AV], AV]
 Mods = tuple[Modulation, Modulation]
+Others = Callable[[AV[StreamState]], AV[StreamState | None]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class JointDiT(nn.Module):
 def forward_block(blocks: AV[Block | None], meeting: Joint, state: AV[StreamState]) -> AV[StreamState]:
     """One block of both streams; they meet where `meeting` says."""
     mods, qkv = before_attention(blocks, state)
-    return after_attention(blocks, meeting, state, mods, meeting.attend(qkv))
+    return after_attention(blocks, state, mods, meeting.attend(qkv), meeting.others, meeting.attention)
 
 
 def before_attention(blocks: AV[Block | None], state: AV[StreamState]) -> tuple[AV[Mods], AV[QKV]]:
@@ -121,12 +122,16 @@ def before_attention(blocks: AV[Block | None], state: AV[StreamState]) -> tuple[
 
 
 def after_attention(
-    blocks: AV[Block | None], meeting: Joint, state: AV[StreamState], mods: AV[Mods], attended: AV[Tensor]
+    blocks: AV[Block | None],
+    state: AV[StreamState],
+    mods: AV[Mods],
+    attended: AV[Tensor],
+    others: Others,
+    attention: Attention,
 ) -> AV[StreamState]:
     """Add what was attended to, then the conditions, then the FFN."""
     state = blocks.map(Block.add_attention, state, mods, attended)
-    conditioned = partial(Block.add_conditions, attention=meeting.attention)
-    state = blocks.map(conditioned, state, meeting.others(state))
+    state = blocks.map(partial(Block.add_conditions, attention=attention), state, others(state))
     return blocks.map(Block.feed_forward, state, mods)
 
 

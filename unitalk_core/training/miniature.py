@@ -71,12 +71,9 @@ class Recipe:
     def video_codec(self) -> None:
         clips = [synthesize_clip(self.seed, i) for i in range(CODEC_CLIPS)]
         windows = Windows(
-            [clip.frames[:25] for clip in clips],
-            [tuple(mouth_area(clip)) for clip in clips],
-            WINDOW,
-            self.seed,
+            [clip.frames for clip in clips], [tuple(mouth_area(clip)) for clip in clips], self.seed
         )
-        budget = self.budget("video-codec", batch=8, learning_rate=2e-3, average=0.995)
+        budget = self.budget("video-codec", learning_rate=2e-3, average=0.99)
         vae = train_video_vae(windows, budget=budget, on_step=progress("video-codec"))
         save_part(self.out / "video_vae.safetensors", vae.state_dict(), {"video_vae": vae.config}, int8=False)
 

@@ -19,29 +19,35 @@ from .audio_codec import Budget, OnStep, fit
 
 @dataclass
 class Windows:
-    """Random windows of equal length. Each clip: frames uint8 (f, h, w, 3), mouth box (x0, y0, x1, y1)."""
+    """Random windows of clips: frames uint8 (f, h, w, 3) each, and a mouth box (x0, y0, x1, y1) each.
+
+    shapes: (frames, windows) of a batch, one drawn each time. Short ones show many faces; without long ones
+    the causal network drifts, because it never learns what a long memory holds.
+    """
 
     frames: Sequence[Tensor]
     boxes: Sequence[tuple[int, int, int, int]]
-    length: int
     seed: int
+    shapes: Sequence[tuple[int, int]] = ((9, 8), (17, 4), (33, 2))
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        keep = [i for i, one in enumerate(self.frames) if len(one) >= self.length]
+        longest = max(length for length, _ in self.shapes)
+        keep = [i for i, one in enumerate(self.frames) if len(one) >= longest]
         if not keep:
-            raise ValueError(f"no clip has the {self.length} frames of one window")
+            raise ValueError(f"no clip has the {longest} frames of the longest window")
         self.frames, self.boxes = [self.frames[i] for i in keep], [self.boxes[i] for i in keep]
         self.generator = torch.Generator("cpu").manual_seed(self.seed)
 
-    def draw(self, count: int, mouth: float) -> tuple[Tensor, Tensor]:
-        """Pixels (b, 3, f, h, w) in -1..1 and a weight (b, 1, 1, h, w): `mouth` inside the box, 1 outside."""
+    def draw(self, mouth: float) -> tuple[Tensor, Tensor]:
+        """Pixels (b, 3, f, h, w) in -1..1; weights (b, 1, 1, h, w): `mouth` inside the box, 1 outside."""
+        length, count = self.shapes[int(torch.randint(len(self.shapes), (), generator=self.generator))]
         clips = torch.randint(len(self.frames), (count,), generator=self.generator).tolist()
         windows, weights = [], []
         for clip in clips:
             frames, (x0, y0, x1, y1) = self.frames[clip], self.boxes[clip]
-            start = int(torch.randint(len(frames) - self.length + 1, (), generator=self.generator))
-            windows.append(frames[start : start + self.length])
+            start = int(torch.randint(len(frames) - length + 1, (), generator=self.generator))
+            windows.append(frames[start : start + length])
             weight = torch.ones(frames.shape[1:3])
             weight[y0:y1, x0:x1] = mouth
             weights.append(weight)
@@ -64,17 +70,17 @@ def train_video_vae(
     Loss: weighted L1 plus squared error plus `kl` times the divergence from a unit normal, per element.
     start: train on from these weights, whose own configuration then counts.
     """
-    budget = budget or Budget(minutes=20, batch=8, learning_rate=1.5e-3)
+    budget = budget or Budget(minutes=20, learning_rate=1.5e-3)
     torch.manual_seed(budget.seed)
     vae = VideoVAE(config) if start is None else copy.deepcopy(start).train()
 
     def losses() -> dict[str, Tensor]:
-        pixels, weight = windows.draw(budget.batch, mouth)
+        pixels, weight = windows.draw(mouth)
         with torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast):
-            mean, logvar = vae.posterior(pixels, chunk=windows.length)
+            mean, logvar = vae.posterior(pixels, chunk=pixels.shape[2])
             logvar = logvar.float().clamp(-20, 10)
             noise = torch.randn(mean.shape, generator=windows.generator)
-            decoded = vae.decode_raw(mean + noise * (0.5 * logvar).exp(), chunk=windows.length)
+            decoded = vae.decode_raw(mean + noise * (0.5 * logvar).exp(), chunk=pixels.shape[2])
         divergence = 0.5 * (mean.float().square() + logvar.exp() - 1 - logvar).mean()
         parts = _reconstruction(decoded.float(), pixels, weight)
         return parts | {"loss": parts["loss"] + kl * divergence, "kl": divergence}
@@ -92,18 +98,18 @@ def refine_decoder(
     noise: float = 0.05,
     on_step: OnStep | None = None,
 ) -> VideoVAE:
-    """Train on with the encoder fixed: latents keep their meaning. `noise` is added to them, in deviations."""
+    """Train on with the encoder fixed: latents keep their meaning. noise: added to them, in deviations."""
     vae = copy.deepcopy(vae).train()
     for one in (*vae.encoder.parameters(), *vae.conv1.parameters()):
         one.requires_grad_(False)
 
     def losses() -> dict[str, Tensor]:
-        pixels, weight = windows.draw(budget.batch, mouth)
+        pixels, weight = windows.draw(mouth)
         with torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast):
             with torch.no_grad():
-                latent = vae.normalise(vae.encode_raw(pixels, chunk=windows.length).float())
+                latent = vae.normalise(vae.encode_raw(pixels, chunk=pixels.shape[2]).float())
             latent = latent + noise * torch.randn(latent.shape, generator=windows.generator)
-            decoded = vae.decode_raw(vae.denormalise(latent), chunk=windows.length)
+            decoded = vae.decode_raw(vae.denormalise(latent), chunk=pixels.shape[2])
         return _reconstruction(decoded.float(), pixels, weight)
 
     return fit(vae, budget, losses, on_step)
@@ -119,8 +125,8 @@ def _reconstruction(decoded: Tensor, pixels: Tensor, weight: Tensor) -> dict[str
 @torch.no_grad()
 def with_statistics(vae: VideoVAE, windows: Windows, batches: int = 16) -> VideoVAE:
     """Measure mean and deviation of each latent channel and write them into the config."""
-    raw = [vae.encode_raw(windows.draw(8, 1.0)[0], chunk=windows.length) for _ in range(batches)]
-    raw = rearrange(torch.cat(raw), "b c f h w -> c (b f h w)")
+    raw = [vae.encode_raw(windows.draw(1.0)[0], chunk=max(windows.shapes)[0]) for _ in range(batches)]
+    raw = torch.cat([rearrange(one, "b c f h w -> c (b f h w)") for one in raw], dim=1)
     vae.config = replace(vae.config, mean=tuple(raw.mean(1).tolist()), std=tuple(raw.std(1).tolist()))
     return vae
 
