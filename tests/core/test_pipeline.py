@@ -181,3 +181,8 @@ def test_a_saved_model_makes_the_clips_that_it_made_before(tiny_bundle, embedded
     one, two = latents(tiny_bundle, ASK), latents(loaded, ASK)
     assert torch.nn.functional.cosine_similarity(one.audio.flatten(), two.audio.flatten(), 0) > 0.99  # int8
     assert loaded.config == TINY
+
+
+def test_words_that_the_model_does_not_know_are_named(tiny_bundle, caplog):
+    tiny_bundle.text_encoder.tokenize(["a woman with a purple dragon <S>hello<E> a low roaring voice"])
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["dragon", "roaring"]
