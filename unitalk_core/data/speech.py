@@ -31,11 +31,17 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """A variant of espeak-ng's American English. hertz: its median pitch at espeak pitch 50 (measured)."""
+    """A speaker: a variant of espeak-ng's American English, maybe with a longer or shorter vocal tract.
+
+    hertz: its median pitch at espeak pitch 50, measured. sample_rate: how fast its sound is played; above
+    22,050 Hz the vocal tract is shorter, and `Espeak.speak` speaks as much slower as the words get shorter.
+    """
 
     name: str
+    variant: str
     sex: str
     hertz: float
+    sample_rate: int = ESPEAK_RATE
     held_out: bool = False
 
     def median_hertz(self, pitch: float) -> float:
@@ -54,7 +60,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Spoken:
-    """One word. waveform: (samples,) float32 at 22,050 Hz; phones: IPA with stress marks, from 0 s."""
+    """One word. waveform: (samples,) float32 at the voice's sample rate; phones: IPA, from 0 s."""
 
     waveform: Tensor
     phones: tuple[Mark, ...]
@@ -121,15 +127,16 @@ class Espeak:
         """
         self._samples.clear()
         self._events.clear()
-        if self._library.espeak_SetVoiceByName(f"en-us+{voice.name}".encode()):
-            raise ValueError(f"espeak-ng has no voice variant {voice.name!r}; choose one of speech.VOICES")
-        for parameter, value in ((RATE, words_per_minute), (PITCH, pitch), (PITCH_RANGE, pitch_range)):
+        if self._library.espeak_SetVoiceByName(f"en-us+{voice.variant}".encode()):
+            raise ValueError(f"espeak-ng has no variant {voice.variant!r} of its American English")
+        rate = round(words_per_minute * ESPEAK_RATE / voice.sample_rate)
+        for parameter, value in ((RATE, rate), (PITCH, pitch), (PITCH_RANGE, pitch_range)):
             self._library.espeak_SetParameter(parameter, value, 0)
         encoded = text.encode()
         self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, UTF8, None, None)
-        return self._spoken(text)
+        return self._spoken(text, voice.sample_rate)
 
-    def _spoken(self, text: str) -> Spoken:
+    def _spoken(self, text: str, sample_rate: int) -> Spoken:
         sounding = [i for i, (_, phone) in enumerate(self._events) if phone]
         if not sounding or not self._samples:
             raise ValueError(f"espeak-ng makes no sound of {text!r}; give it a word of letters")
@@ -139,7 +146,7 @@ class Espeak:
         last = min(silence[0] + RELEASE if silence else len(wave), len(wave))
         edges = [self._events[i][0] for i in sounding] + [min(silence[0], last) if silence else last]
         phones = tuple(
-            Mark(self._events[i][1], (start - first) / ESPEAK_RATE, (end - first) / ESPEAK_RATE)
+            Mark(self._events[i][1], (start - first) / sample_rate, (end - first) / sample_rate)
             for i, start, end in zip(sounding, edges, edges[1:], strict=False)
         )
         return Spoken(_fade(wave[first:last]), phones)
