@@ -1,4 +1,4 @@
-"""The command line: `python -m unitalk_core sample | info | synthesize`.
+"""The command line: `python -m unitalk_core sample | info | synthesize | evaluate`.
 
 Exit code 0: done; 1: some lines of --prompts failed; 2: the request cannot be met, said in one sentence on
 stderr; 130: stopped. Nothing is left half-written in any case.
@@ -15,9 +15,9 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .cli import info, sample, synthesize
+from .cli import evaluate, info, sample, synthesize
 
-COMMANDS = {"sample": sample, "info": info, "synthesize": synthesize}
+COMMANDS = {"sample": sample, "info": info, "synthesize": synthesize, "evaluate": evaluate}
 
 
 class Parser(argparse.ArgumentParser):

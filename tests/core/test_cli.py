@@ -196,6 +196,42 @@ def test_info_refuses_foreign_files_in_one_sentence(tmp_path, capsys):
     assert main(["info", str(tmp_path / "none")]) == 2
 
 
+def test_clips_are_synthesized_into_a_folder(tmp_path, capsys):
+    pytest.importorskip("espeakng_loader", reason="speech for training data needs the extra [data]")
+    out = tmp_path / "clips"
+    assert main(["synthesize", str(out), "--clips", "2", "--seed", "5"]) == 0
+    truth = json.loads((out / "00001" / "clip.json").read_text())
+    clip = media.read_video(out / "00001" / "clip.mp4")
+    assert len(clip.frames) == truth["frames"]
+    assert clip.waveform.shape[1] / 16000 == pytest.approx(truth["frames"] / 25, abs=1 / 25)
+    assert main(["synthesize", str(out), "--clips", "0"]) == 2
+    assert main(["synthesize", str(out / "00001" / "clip.mp4")]) == 2
+    assert [line.count("unitalk: ") for line in capsys.readouterr().err.splitlines()[-2:]] == [1, 1]
+
+
+def test_measures_are_printed_and_written(tmp_path, monkeypatch, capsys):
+    from unitalk_core.evaluation import report
+
+    one = {
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "baseline": 0.1,
+        "ceiling": None,
+        "threshold": 0.6,
+        "passed": False,
+    }
+    monkeypatch.setattr(report, "evaluate", lambda *_: {"sync.r": one})
+    assert main(["evaluate", "--clips", "8", "--out", str(tmp_path / "r.json")]) == 0
+    assert "MISSED" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["measures"]["sync.r"] == one
+
+
+def test_too_few_clips_to_measure_is_one_sentence(capsys):
+    assert main(["evaluate", "--clips", "3"]) == 2
+    assert "at least 8 clips, got 3" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_nothing_behind(root, tmp_path, stop):
