@@ -61,7 +61,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def sync(opening: Tensor, level: Tensor) -> float:
-    """r of mouth opening and loudness (f,) within the speech window; the longer track is cut to the shorter."""
+    """r of mouth opening and loudness (f,) within the speech window; the longer track is cut."""
     length = min(len(opening), len(level))
     window = speech_window(level[:length])
     return correlation(opening[:length][window], level[:length][window])

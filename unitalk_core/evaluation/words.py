@@ -1,7 +1,7 @@
 """Does the sound say the words? pocketsphinx with a grammar: known words, a known number of them.
 
 It is reliable for words of two and more syllables (natural speech: .96 right among 50) and useless for short
-ones. It chooses from a grammar, so it says nothing about free speech, and may not be called a word error rate.
+ones. It chooses from a grammar, says nothing about free speech, and may not be called a word error rate.
 """
 
 from __future__ import annotations

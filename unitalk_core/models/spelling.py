@@ -42,30 +42,30 @@ LETTERS = {
 # `pattern/phones`: the first pattern that matches at a position wins. C is a consonant letter, V a vowel one.
 # Vowels carry no stress yet; AX and AXR are the vowels that never take it. Silent letters have no phones.
 RULES = r"""
-tion(?=s?$)/SH-AX-N (?<=V)sion(?=s?$)/ZH-AX-N sion(?=s?$)/SH-AX-N cian(?=s?$)/SH-AX-N ture(?=[sd]?$)/CH-AXR
-(?<=[tc])ial(?=s?$|ly$)/AX-L [tc]ious(?=$|ly$)/SH-AX-S ous(?=$|ly$)/AX-S able(?=s?$)/AX-B-AX-L
-ible(?=s?$)/AX-B-AX-L (?<=C)le(?=[sd]?$)/AX-L ment(?=s?$)/M-AX-N-T ness(?=$)/N-AX-S less(?=$)/L-AX-S
-(?<=V.)age(?=s?$)/IH-JH (?<=C)ism$/IH-Z-AX-M (?<=..[td])ed$/AX-D (?<=..[kpfsxhc])ed$/T (?<=...)(?<=C)ed$/D
-(?<=[szx])es$/AX-Z (?<=[sc]h)es$/AX-Z (?<=[cg])es$/AX-Z (?<=[kpft])es$/S (?<=C)es$/Z (?<=..C)ies$/IY-Z
-(?<=..C)ied$/IY-D (?<=[kpft])s$/S ss/S (?<=[aeobdglmnrvwy])s$/Z ^kn/N ^gn/N ^wr/R ^ps/S ^pn/N ^pt/T ^x/Z
-^wh(?=o)/HH wh/W mb$/M mn$/M bt$/T stle(?=s?$)/S-AX-L sten(?=s?$)/S-AX-N ^mc(?=C)/M-AX-K tch/CH tsch/CH
-sch(?=[mnltw]|$)/SH sch/S-K ch(?=[rl])/K ch/CH ck/K cq/K sh/SH (?<=V)th(?=er|ing|e$)/DH th/TH ph/F eigh/EY
-igh/AY augh/AO ough(?=t)/AO ough/OW (?<!^)gh(?!V)/ gh/G que$/K qu/K-W dge(?=s?$)/JH dg(?=[eiy])/JH gg/G
-cc(?=[eiy])/K-S sc(?=[eiy])/S zz/Z rh/R ng(?=$|s|ing|ed|C)/NG n(?=[kxq])/NG n(?=g[aou])/NG-G x/K-S
-c(?=[eiy])/S c/K g(?=[ey]|i[aonc])/JH (?<=ng)g(?=V)/ g/G j/JH ^y/Y y(?=[aou])/Y (?<=V)s(?=V)/Z s(?=m$)/Z s/S
-tt/T pp/P bb/B dd/D ff/F ll/L mm/M nn/N kk/K vv/V eer/IH-R ear(?=[nltc])/ER ear/IH-R air/EH-R are(?=s?$)/EH-R
-arr(?=V)/EH-R (?<=qu)ar/AO-R (?<=w)ar/AO-R (?<=..C)ard(?=s?$)/AXR-D ar(?=V)/ER arr?/AA-R err(?=V)/EH-R
-er(?=[iy])/IH-R er(?=s?$)/AXR err?/ER ier(?=s?$)/IY-AXR ire(?=[sd]?$)/AY-R irr?/ER oar/AO-R oor/AO-R our/AO-R
-(?<=w)or(?=[dkmlst])/ER (?<=..C)or(?=s?$)/AXR ore?/AO-R ure(?=$)/Y-UH-R urr?/ER yr/ER ai/EY ay/EY aw/AO au/AO
-ee/IY ea(?=d$|lth|th|v[ey])/EH ea/IY ein/AY-N ei/IY eau/OW eu/UW ew/UW ey$/IY ey/EY ie/IY ia$/IY-AX
-io(?=n)/Y-AX oa/OW oe$/OW oi/OY oy/OY oo(?=[kd])/UH oo/UW ou/AW ow$/OW ow(?=[nld]|er)/AW ow/OW ue$/UW
-(?<=[jlr])ui/UW ui/IH uy/AY a(?=st?e[sd]?$|Ce[sd]?$|C(?:ing|er)$)/EY e(?=Ce[sd]?$)/IY
-i(?=Ce[sd]?$|C(?:ing|er)$)/AY o(?=Ce[sd]?$|C(?:ing|er)$)/OW u(?=Ce[sd]?$|C(?:ing|er)$)/UW y(?=Ce[sd]?$)/AY
-i(?=nd$|ld$)/AY o(?=ld|lt$|ll$|st$)/OW a(?=ll?$|lk|ld|lt)/AO (?<=^w)a(?=[ntsd])/AA a(?=[ct]io)/EY
-o(?=[ts]io)/OW u(?=[ts]io)/UW ^re(?=CV)/R-IY ^de(?=CV)/D-IH ^be(?=CV)/B-IH a$/AX (?<=V)e$/ (?<=C)e$/ i$/IY
-o$/OW u$/UW (?<=^C)y$/AY (?<=^CC)y$/AY y$/IY i(?=[aou])/IY e(?=ly$|ment|ness$|ful|less)/ a(?=CV)/AX a/AE e/EH
-i/IH o(?=CV)/OW o/AA u(?=CV)/UW u/AH y/IH b/B d/D f/F h(?=V)/HH h/ k/K l/L m/M n/N p/P q/K r/R t/T v/V
-w(?=V)/W w/ z/Z
+tion(?=s?$)/SH-AX-N ssion(?=s?$)/SH-AX-N (?<=V)sion(?=s?$)/ZH-AX-N sion(?=s?$)/SH-AX-N cian(?=s?$)/SH-AX-N
+ture(?=[sd]?$)/CH-AXR (?<=[tc])ial(?=s?$|ly$)/AX-L [tc]ious(?=$|ly$)/SH-AX-S ous(?=$|ly$)/AX-S
+able(?=s?$)/AX-B-AX-L ible(?=s?$)/AX-B-AX-L (?<=C)le(?=[sd]?$)/AX-L ment(?=s?$)/M-AX-N-T ness(?=$)/N-AX-S
+less(?=$)/L-AX-S (?<=V.)age(?=s?$)/IH-JH (?<=C)ism$/IH-Z-AX-M (?<=..[td])ed$/AX-D (?<=..[kpfsxhc])ed$/T
+(?<=...)(?<=C)ed$/D (?<=[szx])es$/AX-Z (?<=[sc]h)es$/AX-Z (?<=[cg])es$/AX-Z (?<=[kpft])es$/S (?<=C)es$/Z
+(?<=..C)ies$/IY-Z (?<=..C)ied$/IY-D (?<=[kpft])s$/S ss/S (?<=[aeobdglmnrvwy])s$/Z ^kn/N ^gn/N ^wr/R ^ps/S
+^pn/N ^pt/T ^x/Z ^wh(?=o)/HH wh/W mb$/M mn$/M bt$/T stle(?=s?$)/S-AX-L sten(?=s?$)/S-AX-N ^mc(?=C)/M-AX-K
+tch/CH tsch/CH sch(?=[mnltw]|$)/SH sch/S-K ch(?=[rl])/K ch/CH ck/K cq/K sh/SH (?<=V)th(?=er|ing|e$)/DH th/TH
+ph/F eigh/EY igh/AY augh/AO ough(?=t)/AO ough/OW (?<!^)gh(?!V)/ gh/G que$/K qu/K-W dge(?=s?$)/JH
+dg(?=[eiy])/JH gg/G cc(?=[eiy])/K-S sc(?=[eiy])/S zz/Z rh/R ng(?=$|s|ing|ed|C)/NG n(?=[kxq])/NG
+n(?=g[aou])/NG-G x/K-S c(?=[eiy])/S c/K g(?=[ey]|i[aonc])/JH (?<=ng)g(?=V)/ g/G j/JH ^y/Y y(?=[aou])/Y
+(?<=V)s(?=V)/Z s(?=m$)/Z s/S tt/T pp/P bb/B dd/D ff/F ll/L mm/M nn/N kk/K vv/V eer/IH-R ear(?=[nltc])/ER
+ear/IH-R air/EH-R are(?=s?$)/EH-R arr(?=V)/EH-R (?<=qu)ar/AO-R (?<=w)ar/AO-R (?<=..C)ard(?=s?$)/AXR-D
+ar(?=V)/ER arr?/AA-R err(?=V)/EH-R er(?=[iy])/IH-R er(?=s?$)/AXR err?/ER ier(?=s?$)/IY-AXR ire(?=[sd]?$)/AY-R
+irr?/ER oar/AO-R oor/AO-R our/AO-R (?<=w)or(?=[dkmlst])/ER (?<=..C)or(?=s?$)/AXR ore?/AO-R ure(?=$)/Y-UH-R
+urr?/ER yr/ER ai/EY ay/EY aw/AO au/AO ee/IY ea(?=d$|lth|th|v[ey])/EH ea/IY ein/AY-N ei/IY eau/OW eu/UW ew/UW
+ey$/IY ey/EY ie/IY ia$/IY-AX io(?=n)/Y-AX oa/OW oe$/OW oi/OY oy/OY oo(?=[kd])/UH oo/UW ou/AW ow$/OW
+ow(?=[nld]|er)/AW ow/OW ue$/UW (?<=[jlr])ui/UW ui/IH uy/AY a(?=st?e[sd]?$|Ce[sd]?$|C(?:ing|er)$)/EY
+e(?=Ce[sd]?$)/IY i(?=Ce[sd]?$|C(?:ing|er)$)/AY o(?=Ce[sd]?$|C(?:ing|er)$)/OW u(?=Ce[sd]?$|C(?:ing|er)$)/UW
+y(?=Ce[sd]?$)/AY i(?=nd$|ld$)/AY o(?=ld|lt$|ll$|st$)/OW a(?=ll?$|lk|ld|lt)/AO (?<=^w)a(?=[ntsd])/AA
+a(?=[ct]io)/EY o(?=[ts]io)/OW u(?=[ts]io)/UW ^re(?=CV)/R-IY ^de(?=CV)/D-IH ^be(?=CV)/B-IH a$/AX (?<=V)e$/
+(?<=C)e$/ i$/IY o$/OW u$/UW (?<=^C)y$/AY (?<=^CC)y$/AY y$/IY i(?=[aou])/IY e(?=ly$|ment|ness$|ful|less)/
+a(?=CV)/AX a/AE e/EH i/IH o(?=CV)/OW o/AA u(?=CV)/UW u/AH y/IH b/B d/D f/F h(?=V)/HH h/ k/K l/L m/M n/N p/P
+q/K r/R t/T v/V w(?=V)/W w/ z/Z
 """
 UNSTRESSED = {"AX": "AH0", "AXR": "ER0"}
 

@@ -12,7 +12,7 @@ import html
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .phonemes import IDS, PAD, PHONES, SPEECH, VOCABULARY, prompt_ids, vocabulary_hash
+from .stored import StoredConfig
 
 Tokenize = Callable[[str], list[int]]
 
@@ -32,7 +33,7 @@ STRESS = [1 + int(token[-1]) if token in STRESSED else 0 for token in VOCABULARY
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhonemeConfig:
+class PhonemeConfig(StoredConfig):
     """Size of the miniature's text encoder, and the vocabulary it was trained with."""
 
     dim: int = 192
@@ -48,15 +49,7 @@ class PhonemeConfig:
             raise ValueError(f"the text encoder needs vocabulary {self.vocabulary}, this version has {here}")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"vocabulary": vocabulary_hash()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PhonemeConfig:
-        """Read what `to_json` wrote; an unknown key is a ValueError."""
-        unknown = sorted(data.keys() - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"PhonemeConfig has no field {', '.join(unknown)}")
-        return cls(**data)
+        return super().to_json() | {"vocabulary": vocabulary_hash()}
 
 
 class ConvBlock(nn.Module):

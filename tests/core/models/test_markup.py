@@ -1,0 +1,51 @@
+"""The prompt each checkpoint was trained on, from three fields."""
+
+from __future__ import annotations
+
+import pytest
+
+from unitalk_core.models.markup import SOUND_FORMS, build_prompt
+from unitalk_core.models.phonemes import prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("markup", "sound"),
+    [
+        ("unitalk", "<AUDCAP>rain<ENDAUDCAP>"),
+        ("ovi-720", "<AUDCAP>rain<ENDAUDCAP>"),
+        ("ovi-960", "Audio: rain"),
+        ("phonemes", "rain"),
+    ],
+)
+def test_each_checkpoint_gets_its_own_markup(markup: str, sound: str) -> None:
+    assert build_prompt(markup, " a man ", "hi there", "rain\n") == f"a man <S>hi there<E> {sound}"
+
+
+@pytest.mark.parametrize("markup", SOUND_FORMS)
+def test_an_empty_part_leaves_no_trace(markup: str) -> None:
+    assert build_prompt(markup, speech="hi") == "<S>hi<E>"
+    assert build_prompt(markup, scene="a man") == "a man"
+    assert "<S>" not in build_prompt(markup, scene="a man", sound="rain")
+
+
+def test_the_miniature_reads_what_was_built() -> None:
+    tokens = prompt_tokens(build_prompt("phonemes", "a man", "hi", "low voice"))
+    assert tokens == ["#a", "#man", "<S>", "HH", "AY1", "<E>", "#low", "#voice"]
+
+
+@pytest.mark.parametrize("markup", SOUND_FORMS)
+def test_no_prompt_is_a_sentence(markup: str) -> None:
+    with pytest.raises(ValueError, match="there is no prompt"):
+        build_prompt(markup, " ", "\n", "")
+
+
+@pytest.mark.parametrize("part", ["scene", "speech", "sound"])
+@pytest.mark.parametrize("tag", ["<S>", "<E>", "<AUDCAP>", "<ENDAUDCAP>"])
+def test_tags_in_a_part_are_refused_by_name(part: str, tag: str) -> None:
+    with pytest.raises(ValueError, match=f"the {part} holds the tag {tag}"):
+        build_prompt("unitalk", **{part: f"some {tag} text"})
+
+
+def test_an_unknown_markup_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unitalk, ovi-720, ovi-960, phonemes, got 'sora'"):
+        build_prompt("sora", "a man")
