@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ..av import AV
 from ..models.mmdit import Hooks, JointDiT, after_attention, before_attention
 from ..models.text_encoder import PhonemeEncoder
+from .alignment import Guide
 from .audio_codec import Budget, OnStep, fit
 from .objective import Batch, flow_matching_loss
 
@@ -28,7 +30,15 @@ TASKS: dict[str, tuple[str | None, tuple[bool, bool]]] = {
     "tv2a": ("video", (False, True)),
     "ta2v": ("audio", (True, False)),
 }
+ALIGNMENT = 0.15  # weight of the guided attention
 JOINT_MIX = {"t2av": 0.6, "uncoupled": 0.1, "tv2a": 0.15, "ta2v": 0.15}
+
+
+class Prompt(NamedTuple):
+    """Token ids, and which of them each audio latent speaks (-1 between words)."""
+
+    ids: Tensor
+    spoken: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Example:
     video: Tensor | None  # (c, f, h, w)
     audio: Tensor  # (c, n)
     reference: Tensor  # (c, m), the same voice saying something else
-    prompts: Sequence[Tensor]  # token ids
+    prompts: Sequence[Prompt]
     weight: Tensor | None = None  # (h, w) of the picture loss
 
 
@@ -82,7 +92,9 @@ class Examples:
         weights = torch.tensor(list(mix.values()))
         return list(mix)[int(torch.multinomial(weights, 1, generator=self.generator))]
 
-    def batch(self, drawn: list[Example], task: str, text_encoder: PhonemeEncoder, picture: bool) -> Batch:
+    def batch(
+        self, drawn: list[Example], task: str, text_encoder: PhonemeEncoder, picture: bool
+    ) -> tuple[Batch, Tensor]:
         """Stack examples of one length into the masks and conditions of `task`."""
         kept, couple = TASKS[task]
         audio = torch.stack([one.audio for one in drawn]).float()
@@ -96,23 +108,20 @@ class Examples:
         if kept is not None:
             getattr(mask, kept).zero_()
         weight = None if video is None else torch.stack([one.weight for one in drawn])[:, None, None]
-        return Batch(
-            AV(video, audio),
-            mask,
-            self.context(drawn, text_encoder),
-            self.reference(drawn),
-            couple,
-            AV(weight, None),
-        )
+        context, spoken = self.context(drawn, text_encoder)
+        batch = Batch(AV(video, audio), mask, context, self.reference(drawn), couple, AV(weight, None))
+        return batch, spoken
 
-    def context(self, drawn: list[Example], text_encoder: PhonemeEncoder) -> Tensor:
-        """(b, text_len, dim); a dropped text is all zeros."""
+    def context(self, drawn: list[Example], text_encoder: PhonemeEncoder) -> tuple[Tensor, Tensor]:
+        """(b, text_len, dim), a dropped text is all zeros; (b, n), the token that each latent speaks."""
+        spoken = torch.full((len(drawn), drawn[0].audio.shape[1]), -1)
         ids = torch.zeros(len(drawn), text_encoder.config.text_len, dtype=torch.long)
-        for row, one, dropped in zip(ids, drawn, self.happens(self.chances.no_text, len(drawn)), strict=True):
-            if not dropped:
-                pick = one.prompts[int(torch.randint(len(one.prompts), (), generator=self.generator))]
-                row[: len(pick)] = pick
-        return text_encoder(ids)
+        dropped = self.happens(self.chances.no_text, len(drawn))
+        for i in (~dropped).nonzero().flatten().tolist():
+            choices = drawn[i].prompts
+            pick = choices[int(torch.randint(len(choices), (), generator=self.generator))]
+            ids[i, : len(pick.ids)], spoken[i] = pick.ids, pick.spoken
+        return text_encoder(ids), spoken
 
     def reference(self, drawn: list[Example]) -> Tensor:
         """(b, length, c); a dropped reference is all zeros, and every reference starts at a random place."""
@@ -145,11 +154,12 @@ def train_joint(
     on_step: OnStep | None = None,
 ) -> Trainee:
     """Both streams on a mixture of tasks, or (`picture=False`) sound alone. Returns averaged weights."""
-    hooks = hooks or compiled_hooks()
+    guide = Guide(trainee.text_encoder.config.text_len)
+    hooks = guide.around(hooks or compiled_hooks())
 
     def losses() -> dict[str, Tensor]:
         task = examples.task(mix) if picture else "t2av"
-        batch = examples.batch(examples.draw(budget.batch), task, trainee.text_encoder, picture)
+        batch, spoken = examples.batch(examples.draw(budget.batch), task, trainee.text_encoder, picture)
         noise = batch.latent.map(lambda x: torch.randn(x.shape, generator=examples.generator))
         sigma = torch.rand(budget.batch, generator=examples.generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast):
@@ -157,7 +167,8 @@ def train_joint(
         named = {
             name: part for name, part in (("video", parts.video), ("audio", parts.audio)) if part is not None
         }
-        return {"loss": sum(named.values())} | named
+        aligned = guide.loss(spoken)
+        return {"loss": sum(named.values()) + ALIGNMENT * aligned} | named | {"alignment": aligned}
 
     return fit(trainee, budget, losses, on_step)
 

@@ -23,7 +23,8 @@ from ..models.markup import build_prompt
 from ..models.phonemes import prompt_ids
 from ..models.video_vae import VideoVAE
 from ..weights.files import read_metadata, read_tensors, save_tensors
-from .joint import Example
+from .alignment import spoken_tokens
+from .joint import Example, Prompt
 
 OnShard = Callable[[int, int], None]
 PAUSE = 0.12  # seconds of silence that a comma stands for
@@ -95,9 +96,10 @@ def read_examples(folder: Path, config: ModelConfig = TINY, limit: int | None = 
 def _example(index: str, clip: dict[str, object], tensors: dict[str, Tensor], config: ModelConfig) -> Example:
     video = tensors.get(f"{index}.video")
     weight = None if video is None else mouth_weight(clip["box"], video.shape[2:], config)
-    return Example(
-        video, tensors[f"{index}.audio"], tensors[f"{index}.reference"], prompts(clip, config), weight
-    )
+    audio = tensors[f"{index}.audio"]
+    heard = (clip["words"], audio.shape[1], config.format.audio_rate)
+    made = [Prompt(ids, spoken_tokens(ids, *heard)) for ids in prompts(clip, config)]
+    return Example(video, audio, tensors[f"{index}.reference"], made, weight)
 
 
 def prompts(clip: dict[str, object], config: ModelConfig) -> list[Tensor]:

@@ -16,6 +16,7 @@ from unitalk_core.training.joint import (
     Chances,
     Example,
     Examples,
+    Prompt,
     Trainee,
     compiled_hooks,
     plain_attention,
@@ -31,11 +32,12 @@ def example(frames: int = 2, seed: int = 0) -> Example:
     video = torch.randn(48, frames, 4, 4, generator=generator)
     audio = torch.randn(20, 3 * frames, generator=generator)
     reference = torch.randn(20, 4, generator=generator)
-    return Example(video, audio, reference, [torch.tensor([7, 12, 30, 8])], torch.ones(4, 4))
+    prompt = Prompt(torch.tensor([7, 12, 30, 8]), torch.tensor([-1, 1, 2] * frames))
+    return Example(video, audio, reference, [prompt], torch.ones(4, 4))
 
 
 def small() -> Trainee:
-    size = {"width": 48, "heads": 2, "depth": 1, "ffn_width": 64, "text_dim": 32, "text_len": 16}
+    size = {"width": 48, "heads": 2, "depth": 3, "ffn_width": 64, "text_dim": 32, "text_len": 16}
     config = replace(TINY, streams=TINY.streams.map(lambda stream: replace(stream, **size)))
     torch.manual_seed(0)
     model = JointDiT(config)
@@ -45,7 +47,7 @@ def small() -> Trainee:
 
 def batch_for(task: str, chances: Chances = NEVER, picture: bool = True):
     examples = Examples([example(seed=i) for i in range(4)], 0, chances)
-    return examples.batch(examples.draw(3), task, small().text_encoder, picture)
+    return examples.batch(examples.draw(3), task, small().text_encoder, picture)[0]
 
 
 def test_batches_hold_one_length():
@@ -142,5 +144,5 @@ def test_an_absent_stream_stays_absent_in_the_loss():
         hooks=Hooks(),
         on_step=lambda _, p: parts.append(p),
     )
-    assert parts[0].keys() == {"loss", "audio"}
+    assert parts[0].keys() == {"loss", "audio", "alignment"}
     assert AV(None, 1).present() == [1]
