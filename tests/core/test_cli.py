@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import av
 import pytest
@@ -235,9 +236,11 @@ def test_too_few_clips_to_measure_is_one_sentence(capsys):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_nothing_behind(root, tmp_path, stop):
-    long = ["--say", "hello", "--seconds", "4.8", "--steps", "1000", "--out", str(tmp_path / "a.mp4")]
+    long = ["--say", "hello", "--seconds", "1", "--steps", "1000", "--out", str(tmp_path / "a.mp4")]
     command = [sys.executable, "-m", "unitalk_core", "sample", *long]
-    running = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    options = {"cwd": root, "stderr": subprocess.PIPE, "text": True}
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore SIGINT
+    running = subprocess.Popen(command, **options, preexec_fn=heed)  # noqa: PLW1509 - there are no threads
     for _ in range(1200):  # until the progress bar is there
         if running.stderr.read(1) == "%":
             break
