@@ -68,4 +68,6 @@ if __name__ == "__main__":
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # threads that spin cost 8x on a busy machine (measured)
     signal.signal(signal.SIGTERM, _stop)
+    sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character still gets the line
+    sys.stderr.reconfigure(errors="replace")
     sys.exit(main())
