@@ -49,8 +49,16 @@ def test_the_joint_sampler_gives_the_latents_of_the_core(measured, sampler):
     assert max(measured("joint_sampler_against_core")[sampler]) < PARITY
 
 
-def test_stock_sampler_guider_and_euler_give_the_latents_of_the_core(measured):
-    assert max(measured("stock_sampler_against_core")) < PARITY
+@pytest.mark.parametrize("guider", ["CFGGuider", "LTXVDualCFGGuider"])
+def test_stock_sampler_guider_and_euler_give_the_latents_of_the_core(measured, guider):
+    assert max(measured(f"stock_sampler_against_core_{guider}")) < PARITY
+
+
+def test_half_precision_weights_give_nearly_the_same(measured):
+    found = measured("precision")
+    assert found["fp32"] == 0
+    assert 0 < found["bf16"] < 0.05
+    assert 0 < found["fp16"] < 0.01
 
 
 def test_a_kept_sound_has_the_timesteps_of_the_core(measured):
@@ -170,6 +178,13 @@ def test_text_is_marked_up_and_read_as_the_stock_node_reads_it(measured):
     assert found["prompt"] == "<S>hello (melody:1.5)<E>"
     assert found["same"]
     assert found["ovi"] == "A room. <S>hello<E> Audio: rain"
+
+
+def test_the_stock_umt5_reads_our_prompts_as_the_cores_does(measured):
+    found = measured("stock_umt5")
+    assert found["prompt"] == "a woman <S>hello (melody:1.5)<E> <AUDCAP>rain<ENDAUDCAP>"
+    assert found["shape"] == [1, 512, 4096]
+    assert found["core"] < PARITY
 
 
 def test_a_length_mismatch_is_named_in_milliseconds_or_mended_when_told(measured):

@@ -123,3 +123,14 @@ def loaded_from_files() -> dict[str, Any]:
         "samples": [list(one.shape) for one in heard],
         "foreign": error_of(lambda: run("UniTalkLoadModel", "vocoder.safetensors", "none", "default")),
     }
+
+
+@measure
+def precision() -> dict[str, float]:
+    """The miniature's model with its weights in other precisions, against float32."""
+    folder_paths.add_model_folder_path("diffusion_models", os.environ["UNITALK_EMBEDDED"])
+    plain, found = velocity(), {}
+    for name in ("fp32", "bf16", "fp16"):
+        model, _ = run("UniTalkLoadModel", "model.safetensors", "none", name)
+        found[name] = worst(velocity(model=model)[0].float(), plain[0])
+    return found

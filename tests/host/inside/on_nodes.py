@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import io
 import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import comfy.nested_tensor
+import comfy.sd
 import comfyui_version
+import sentencepiece
 import torch
+from comfy.text_encoders import wan
 from rig import HERE, NODES, core, error_of, host_nodes, joint, measure, pair, run, worst
 
 
@@ -115,6 +119,35 @@ def text() -> dict[str, Any]:
     stock = NODES["CLIPTextEncode"]().encode(HERE.clip, prompt)[0]
     ovi = run("UniTalkTextEncode", HERE.clip, "A room.", "hello", "rain", "ovi-960")[1]
     return {"prompt": prompt, "same": torch.equal(ours[0][0], stock[0][0]), "ovi": ovi}
+
+
+@measure
+def stock_umt5() -> dict[str, Any]:
+    """The host's umT5 of type wan, small and with the core's weights, through our text node."""
+    words, made = ["hello melody", "a woman at a table", "rain on a roof"] * 50, io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(words), model_writer=made, vocab_size=60, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    text_encoder = core("unitalk_core.models.text_encoder")
+    torch.manual_seed(0)
+    sizes = text_encoder.UMT5Config(
+        vocabulary=256, dim=4096, attention_dim=64, ffn_width=32, heads=2, depth=2
+    )
+    ours = text_encoder.UMT5Encoder(sizes, text_encoder.sentencepiece_tokenizer(made.getvalue()))
+    small = {"vocab_size": 256, "d_model": 4096, "d_kv": 32, "d_ff": 32, "num_heads": 2, "num_layers": 2}
+    clip = comfy.sd.CLIP(
+        SimpleNamespace(params={}, clip=wan.te(), tokenizer=wan.WanT5Tokenizer),
+        tokenizer_data={"spiece_model": torch.frombuffer(bytearray(made.getvalue()), dtype=torch.uint8)},
+        model_options={"umt5xxl_model_config": small, "dtype": torch.float32},
+        state_dict=[ours.state_dict()],
+    )
+    told, prompt = run("UniTalkTextEncode", clip, "a woman", "hello (melody:1.5)", "rain", "auto")
+    return {
+        "prompt": prompt,
+        "shape": list(told[0][0].shape),
+        "core": worst(told[0][0], ours.encode([prompt])),
+    }
 
 
 @measure

@@ -39,18 +39,27 @@ def joint_sampler_against_core() -> dict[str, list[float]]:
     return found
 
 
-@measure
-def stock_sampler_against_core() -> list[float]:
-    """SamplerCustomAdvanced, LTXVDualCFGGuider and stock Euler on the core's noise and sigmas."""
+def stock_sampler(guider: Any, scales: tuple[float, float]) -> list[float]:
+    """SamplerCustomAdvanced with stock Euler on the core's noise and sigmas, against the core."""
     sigmas = core("unitalk_core.diffusion.schedules").SCHEDULES["euler"](4, 3.0)
     noise = core_noise()
     given = SimpleNamespace(
         seed=0, generate_noise=lambda _: comfy.nested_tensor.NestedTensor(noise.present())
     )
-    guider = run("LTXVDualCFGGuider", HERE.model, HERE.positive, HERE.negative, 2.0, 3.0)
     latent = run("SamplerCustomAdvanced", given, guider, run("KSamplerSelect", "euler"), sigmas, empty())[0]
-    ours = core("unitalk_core.diffusion.samplers").sample_euler(core_denoiser(2.0, 3.0), noise, sigmas)
+    ours = core("unitalk_core.diffusion.samplers").sample_euler(core_denoiser(*scales), noise, sigmas)
     return difference(latent, ours)
+
+
+@measure
+def stock_sampler_against_core_CFGGuider() -> list[float]:  # noqa: N802  (the host's name)
+    return stock_sampler(run("CFGGuider", HERE.model, HERE.positive, HERE.negative, 2.0), (2.0, 2.0))
+
+
+@measure
+def stock_sampler_against_core_LTXVDualCFGGuider() -> list[float]:  # noqa: N802  (the host's name)
+    guider = run("LTXVDualCFGGuider", HERE.model, HERE.positive, HERE.negative, 2.0, 3.0)
+    return stock_sampler(guider, (2.0, 3.0))
 
 
 @measure
