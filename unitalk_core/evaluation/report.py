@@ -165,12 +165,14 @@ def request(task: str, truth: SyntheticClip, seed: int) -> Request:
 @torch.no_grad()
 def recoded(bundle: Bundle, truth: SyntheticClip) -> Clip:
     """The true clip through the codecs: encoded and decoded again."""
+    frames = len(truth.mouth)
     pixels = truth.clip.frames.permute(3, 0, 1, 2)[None] * 2 - 1
+    sound = truth.waveform[None, : bundle.config.format.samples(frames)]
     latents = AV(
         bundle.video_vae.encode(pixels.to(bundle.device)),
-        bundle.audio_codec.encode(truth.waveform[None].to(bundle.device)),
+        bundle.audio_codec.encode(sound.to(bundle.device)),
     )
-    return decode(bundle, latents, len(truth.clip.frames))
+    return decode(bundle, latents, frames)
 
 
 def others(results: Sequence[Result], i: int, count: int = 3) -> list[Result]:

@@ -82,17 +82,17 @@ def cents(a: float, b: float) -> float:
 
 
 def timbre(waveform: Tensor, sample_rate: int) -> Tensor:
-    """(n,) -> (2, k): mean and spread of the mel cepstrum over the louder frames, without its level."""
+    """(n,) -> (2, k): mean and spread of the mel cepstrum, its level left out, over frames within 30 dB."""
     mono = resample(waveform[None].detach().float().cpu(), sample_rate, SAMPLE_RATE)
     mel = Mel(MEL_16K)(mono)[0]  # (mels, t), log10
     level = mel.mean(0)
-    heard = mel[:, level >= level.quantile(0.6)]
+    heard = mel[:, level >= level.max() - 1.5]  # magnitudes: 1.5 decades are 30 dB
     place = (torch.arange(MEL_16K.mels) + 0.5) * math.pi / MEL_16K.mels
     cosines = torch.cos(torch.arange(1, COEFFICIENTS + 1)[:, None] * place)
     cepstrum = cosines @ heard * (2 / MEL_16K.mels) ** 0.5
-    return torch.stack([cepstrum.mean(1), cepstrum.std(1)])
+    return torch.stack([cepstrum.mean(1), cepstrum.std(1, correction=0)])
 
 
 def timbre_distance(a: Tensor, b: Tensor) -> float:
     """Distance of two `timbre`s; smaller is more alike."""
-    return float((a - b).norm())
+    return float((a - b).abs().sum())
