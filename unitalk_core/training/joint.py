@@ -173,6 +173,18 @@ def train_joint(
     return fit(trainee, budget, losses, on_step)
 
 
+@torch.no_grad()
+def start_as_twin(model: JointDiT) -> None:
+    """Copy the trained sound stream into the picture stream, but for its ends: input layer and head.
+
+    The paper goes the other way, from a trained picture stream; here speech is what has been learned.
+    """
+    audio = dict(model.audio_model.named_parameters())
+    for name, parameter in model.video_model.named_parameters():
+        if not name.startswith(("patch_embedding", "head")):
+            parameter.copy_(audio[name])
+
+
 def compiled_hooks() -> Hooks:
     """Blocks compiled once for any length; the coupling stays outside. About twice as fast on a CPU."""
     before = torch.compile(before_attention, dynamic=True)

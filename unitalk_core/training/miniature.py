@@ -32,7 +32,7 @@ from ..weights.loading import (
     save_part,
 )
 from .audio_codec import Budget, OnStep, train_mel_vae, train_vocos
-from .joint import Examples, Trainee, train_joint
+from .joint import Examples, Trainee, start_as_twin, train_joint
 from .latents import LatentMaker, mouth_area, read_examples
 from .video_codec import Windows, train_video_vae
 
@@ -97,6 +97,7 @@ class Recipe:
 
     def stage2(self) -> None:
         trainee = self._trainee("stage1")
+        start_as_twin(trainee.model)
         examples = Examples(read_examples(self.out / "clips"), self.seed + 1)
         budget = self.budget("stage2", batch=16, learning_rate=1e-3, average=0.998)
         self._save(train_joint(trainee, examples, budget, on_step=progress("stage2")), "stage2")

@@ -20,6 +20,7 @@ from unitalk_core.training.joint import (
     Trainee,
     compiled_hooks,
     plain_attention,
+    start_as_twin,
     train_joint,
 )
 
@@ -118,6 +119,16 @@ def test_stage_one_leaves_the_video_stream_as_it_was():
     after = train_joint(trainee, examples, budget, picture=False, hooks=Hooks())
     assert all(torch.equal(before[name], one) for name, one in after.model.video_model.named_parameters())
     assert after.model.audio_model.head.head.weight.any()
+
+
+def test_a_twin_is_the_sound_stream_but_for_its_ends():
+    model = small().model
+    start_as_twin(model)
+    audio = model.audio_model.state_dict()
+    for name, one in model.video_model.state_dict().items():
+        if not name.startswith(("patch_embedding", "head")):
+            assert torch.equal(one, audio[name])
+    assert not torch.equal(model.video_model.head.modulation, model.audio_model.head.modulation)
 
 
 def test_attention_written_out_equals_sdpa():
