@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from ..unitalk_core.media import resample
@@ -112,6 +113,22 @@ def picture_vae(vae: VideoVAE) -> host.CoreVAE:
         "memory_used_encode": lambda shape, dtype: ENCODE_MEMORY * shape[3] * shape[4] * dtype.itemsize,
     }
     return host.CoreVAE(PictureStage(vae), facts)
+
+
+def preview_factors(vae: VideoVAE) -> tuple[list[list[float]], list[float]]:
+    """(c, 3) factors and 3 offsets: a normalised latent -> a colour in -1..1, for the host's previews.
+
+    The least-squares fit to a dozen pictures of soft colours, as this VAE encodes them.
+    """
+    spots = torch.rand(12, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pixels = torch.nn.functional.interpolate(spots, size=4 * vae.config.pixel_stride, mode="bilinear")
+    latent = rearrange(vae.encode(pixels[:, :, None]), "b c 1 h w -> (b h w) c")
+    colours = reduce(
+        pixels, "b c (h p) (w q) -> (b h w) c", "mean", p=vae.config.pixel_stride, q=vae.config.pixel_stride
+    )
+    known = torch.cat([latent, torch.ones(len(latent), 1)], dim=1)
+    fit = torch.linalg.solve(known.T @ known + torch.eye(known.shape[1]), known.T @ colours)
+    return fit[:-1].tolist(), fit[-1].tolist()
 
 
 def sound_vae(codec: AudioCodec) -> host.CoreVAE:

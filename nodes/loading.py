@@ -42,7 +42,7 @@ class UniTalkLoadEmbedded(io.ComfyNode):
         parts = load_miniature()
         clip = codecs.text_clip(parts.text_encoder, parts.config.markup)
         vaes = codecs.picture_vae(parts.video_vae), codecs.sound_vae(parts.audio_codec)
-        return io.NodeOutput(embedded_patcher(parts.model), clip, *vaes)
+        return io.NodeOutput(embedded_patcher(parts), clip, *vaes)
 
 
 class UniTalkLoadModel(io.ComfyNode):
@@ -131,9 +131,12 @@ def file_patcher(paths: tuple[Path, ...], dtype: torch.dtype | None, disable_dyn
     return patcher
 
 
-def embedded_patcher(network: Any = None, disable_dynamic: bool = False) -> Any:
-    """MODEL of the miniature, from its network or from its file."""
-    patcher = make_patcher(network or load_miniature().model, None, disable_dynamic)
+def embedded_patcher(parts: Parts | None = None, disable_dynamic: bool = False) -> Any:
+    """MODEL of the miniature, from its parts or from its files. Previews have the colours of its own VAE."""
+    parts = parts or load_miniature()
+    patcher = make_patcher(parts.model, None, disable_dynamic)
+    colours = patcher.model.latent_format
+    colours.latent_rgb_factors, colours.latent_rgb_factors_bias = codecs.preview_factors(parts.video_vae)
     patcher.cached_patcher_init = (embedded_patcher, ())
     return patcher
 

@@ -157,6 +157,10 @@ def test_the_stock_encoders_make_latents_of_the_shapes_that_were_decoded(measure
     assert sound == heard
 
 
+def test_the_preview_shows_the_colours_of_the_picture(measured):
+    assert measured("preview_colours") > 0.5
+
+
 def test_the_hosts_wan_vae_and_the_cores_are_the_same_function(measured):
     assert measured("wan_vae_of_the_host") < PARITY
 

@@ -13,6 +13,8 @@ from typing import Any
 import comfy.nested_tensor
 import comfy.sd
 import comfyui_version
+import latent_preview
+import numpy as np
 import sentencepiece
 import torch
 from comfy.text_encoders import wan
@@ -72,6 +74,19 @@ def decoders() -> dict[str, Any]:
         ],
         "encoded": [list(back.shape), list(video.shape), list(heard.shape), list(audio.shape)],
     }
+
+
+@measure
+def preview_colours() -> float:
+    """How much of a soft picture's colours the preview of its latent shows, as a correlation."""
+    spots = torch.rand(1, 3, 2, 2, generator=torch.Generator().manual_seed(7))
+    picture = torch.nn.functional.interpolate(spots, size=64, mode="bilinear").movedim(1, -1)
+    latent = NODES["VAEEncode"]().encode(HERE.vae, picture)[0]["samples"]
+    scaling = HERE.model.model.latent_format
+    previewer = latent_preview.get_previewer(torch.device("cpu"), scaling)
+    shown = np.asarray(previewer.decode_latent_to_preview(scaling.process_in(latent))) / 255
+    wanted = torch.nn.functional.avg_pool2d(picture.movedim(-1, 1), 16)[0].movedim(0, -1)
+    return float(np.corrcoef(shown.ravel(), wanted.numpy().ravel())[0, 1])
 
 
 @measure
