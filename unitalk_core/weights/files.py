@@ -125,9 +125,10 @@ def dequantise(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) 
     """Floating point weights from quantised ones; every other tensor is passed on as it is.
 
     Scales: `<linear>.scale_weight` or `<name>_scale`, one number, or one per row of the first axis.
-    dtype: of what was quantised; by default float16 for fp8 (which it holds exactly) and float32 for int8.
+    dtype: of what was quantised; by default float16 for fp8 (which it holds exactly) and float32 for int8,
+    with the float16 that stands beside int8.
     """
-    plain = {}
+    plain, int8 = {}, any(one.dtype == torch.int8 for one in tensors.values())
     for name, one in tensors.items():
         if name.rpartition(".")[2] in QUANT_MARKS or _scaled_by(name, tensors):
             _check_format(name, one)
@@ -136,13 +137,15 @@ def dequantise(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) 
         if one.dtype in FLOAT8 or (one.dtype == torch.int8 and scale is not None):
             usual = torch.float16 if one.dtype in FLOAT8 else torch.float32
             plain[name] = _times(name, one, scale).to(dtype or usual)
+        elif int8 and one.dtype == torch.float16:
+            plain[name] = one.to(dtype or torch.float32)
         else:
             plain[name] = one
     return plain
 
 
 def quantise_int8(tensors: Mapping[str, Tensor], keep: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Weights as int8 with a float32 scale per row of the first axis, `<name>_scale`; small ones as they are.
+    """Weights as int8 with a float32 scale per row of the first axis, `<name>_scale`; small ones in float16.
 
     keep: globs of names that stay as they are. `dequantise` is the way back, within half a scale.
     """
@@ -150,8 +153,8 @@ def quantise_int8(tensors: Mapping[str, Tensor], keep: Sequence[str] = ()) -> di
     for name, one in tensors.items():
         rows = one.shape[0] if one.ndim else 1
         small = one.ndim < 2 or rows < 2 or one.numel() < INT8_MIN_SIZE
-        if small or not one.is_floating_point() or any(fnmatchcase(name, glob) for glob in keep):
-            packed[name] = one
+        if small or not one.is_floating_point() or _kept(name, keep):
+            packed[name] = one.half() if one.dtype == torch.float32 and not _kept(name, keep) else one
             continue
         flat = one.detach().float().reshape(rows, -1)
         scale = flat.abs().amax(1).div(127)
@@ -159,6 +162,10 @@ def quantise_int8(tensors: Mapping[str, Tensor], keep: Sequence[str] = ()) -> di
         packed[name] = (flat / scale[:, None]).round().to(torch.int8).reshape(one.shape)
         packed[f"{name}_scale"] = scale
     return packed
+
+
+def _kept(name: str, keep: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in keep)
 
 
 def _existing(path: str | Path) -> Path:
