@@ -10,7 +10,7 @@ NEEDED = (0, 31, 0)  # first host that tells a model the shapes of both streams 
 def check_host(version: str) -> None:
     """RuntimeError if this host is too old; a version without numbers counts as a development build."""
     numbers = [int(part) for part in version.split(".")[:3] if part.isdigit()]
-    if numbers and tuple(numbers) < NEEDED:
+    if numbers and tuple(numbers) < NEEDED[: len(numbers)]:
         needed = ".".join(map(str, NEEDED))
         raise RuntimeError(
             f"ComfyUI-UniTalk needs ComfyUI {needed} or newer, this is {version}; update ComfyUI"

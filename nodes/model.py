@@ -218,6 +218,10 @@ class Family(comfy.supported_models_base.BASE):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__({"config": config})
         self.sampling_settings = {"shift": config.shift}
+        if config.streams.video is None:  # or the host makes an empty latent as wide as a picture's
+            self.latent_format.latent_channels = config.format.audio_channels
+            self.latent_format.latent_dimensions = 1
+            self.latent_format.latent_rgb_factors = None
         self.memory_usage_factor = MEMORY_FACTOR * config.streams.present()[0].width / 3072
 
     def get_model(self, *_: Any, device: Any = None) -> UniTalk:

@@ -54,6 +54,13 @@ def test_stock_sampler_guider_and_euler_give_the_latents_of_the_core(measured, g
     assert max(measured(f"stock_sampler_against_core_{guider}")) < PARITY
 
 
+def test_a_model_of_one_stream_makes_that_stream(measured):
+    found = measured("one_stream")
+    assert found["video"] == [[1, 48, 5, 4, 4], True]
+    assert found["audio"] == [[1, 20, 21], True]
+    assert found["of a joint model"] == [1, 48, 3, 4, 4]
+
+
 def test_half_precision_weights_give_nearly_the_same(measured):
     found = measured("precision")
     assert found["fp32"] == 0

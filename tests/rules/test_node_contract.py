@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from nodes import check_host
 from tests.rules.node_table import ROOT, promise, read_table, schema_call, stored_table
 
 TABLE = read_table()
@@ -99,6 +100,18 @@ def test_translations_name_inputs_that_exist():
     for path in (ROOT / "locales").glob("*/nodeDefs.json"):
         for name, node in json.loads(path.read_text("utf8")).items():
             assert set(node.get("inputs", {})) <= {one["id"] for one in TABLE[name]["inputs"]}, (path, name)
+
+
+@pytest.mark.parametrize("version", ["0.30.9", "0.30", "0.8.0", "0.3.64"])
+def test_an_older_host_hears_in_one_sentence_what_is_needed(version):
+    said = f"ComfyUI-UniTalk needs ComfyUI 0.31.0 or newer, this is {version}; update ComfyUI"
+    with pytest.raises(RuntimeError, match=f"^{re.escape(said)}$"):
+        check_host(version)
+
+
+@pytest.mark.parametrize("version", ["0.31.0", "0.31", "0.33.0", "0.100.2", "1.0", "nightly"])
+def test_a_host_that_will_do_is_taken(version):
+    check_host(version)
 
 
 def test_the_samplers_offered_are_the_samplers_of_the_core():

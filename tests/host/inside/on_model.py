@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -12,7 +13,7 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
-from rig import HERE, core_noise, error_of, measure, run, worst
+from rig import HERE, SIZE, core, core_noise, error_of, host_nodes, measure, run, worst
 
 
 def velocity(
@@ -123,6 +124,27 @@ def loaded_from_files() -> dict[str, Any]:
         "samples": [list(one.shape) for one in heard],
         "foreign": error_of(lambda: run("UniTalkLoadModel", "vocoder.safetensors", "none", "default")),
     }
+
+
+@measure
+def one_stream() -> dict[str, Any]:
+    """A model of one stream, and one stream of a joint model, through the stock KSampler."""
+    config, mmdit = core("unitalk_core.config"), core("unitalk_core.models.mmdit")
+    found = {}
+    for name in ("video", "audio"):
+        streams = replace(config.TINY.streams, **{"audio" if name == "video" else "video": None})
+        network = mmdit.JointDiT(replace(config.TINY, streams=streams))
+        mmdit.initialise(network, seed=0)
+        model = core("nodes.model").make_patcher(network, None, disable_dynamic=True)
+        latent = run("UniTalkEmptyLatent", model, **SIZE)[0]
+        options = (2, 2.0, "euler", "simple", HERE.positive, HERE.negative, latent)
+        made = host_nodes.common_ksampler(model, 1, *options)[0]["samples"]
+        found[name] = [list(made.shape), bool(torch.isfinite(made).all())]
+    video = {"samples": torch.zeros(1, 48, 3, 4, 4)}
+    alone = host_nodes.common_ksampler(
+        HERE.model, 1, 2, 2.0, "euler", "simple", HERE.positive, HERE.negative, video
+    )
+    return found | {"of a joint model": list(alone[0]["samples"].shape)}
 
 
 @measure
