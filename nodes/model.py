@@ -80,7 +80,6 @@ class Network(JointDiT):
         context: Tensor,
         options: dict[str, Any],
         reference: Tensor | None = None,
-        audio_context: Tensor | None = None,
         **_: Any,
     ) -> list[Tensor] | Tensor:
         latent = host.by_rank([x] if torch.is_tensor(x) else list(x))
@@ -89,7 +88,7 @@ class Network(JointDiT):
             .forward(
                 latent,
                 AV(timestep, timestep) if torch.is_tensor(timestep) else AV(*timestep),
-                AV(context, context if audio_context is None else audio_context),
+                AV(context, context),
                 None if reference is None else AV(reference, reference),
                 couple=(options.get("a2v_cross_attn", True), options.get("v2a_cross_attn", True)),
                 hooks=hooks_for(options),
@@ -141,13 +140,11 @@ class UniTalk(comfy.model_base.BaseModel):
         self.unitalk: ModelConfig = model_config.unet_config["config"]
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Conditioning -> what `_apply_model` passes on: latent shapes, voice, second text, two masks."""
+        """Conditioning -> what `_apply_model` passes on: latent shapes, the voice, a mask a stream."""
         out = super().extra_conds(**kwargs)
         shapes = kwargs.get("latent_shapes")
         if shapes is not None:
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
-        if kwargs.get("audio_context") is not None:
-            out["audio_context"] = comfy.conds.CONDRegular(kwargs["audio_context"])
         if kwargs.get("reference") is not None:
             out["reference"] = comfy.conds.CONDRegular(kwargs["reference"][:, : self._reference_len()])
         mask = kwargs.get("denoise_mask")
