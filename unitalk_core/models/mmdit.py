@@ -162,8 +162,10 @@ def _initialise_one(name: str, parameter: Tensor, generator: torch.Generator) ->
     elif parameter.ndim == 1:
         parameter.fill_(1)
     elif ".text_embedding." in name or ".time_embedding." in name:
-        parameter.normal_(0, 0.02, generator=generator)
+        parameter.normal_(0, 0.02 * math.sqrt(3072 / parameter.shape[1]), generator=generator)  # Wan: 0.02
     else:
         nn.init.xavier_uniform_(parameter.flatten(1), generator=generator)
+        if "patch_embedding.2.w2" in name:
+            parameter.div_(10)  # else tokens of size 10 drown what the blocks add to them (docs/log.md)
         if "video_model" in name and "_fusion" in name:
             parameter.div_(10)

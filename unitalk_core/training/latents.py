@@ -127,6 +127,6 @@ def mouth_weight(box: list[int], size: tuple[int, ...], config: ModelConfig) -> 
     """(h, w) loss weight, `MOUTH_WEIGHT` on latents the box touches (JoVA, equations 5 to 7)."""
     step = config.format.pixel_stride
     left, top, right, bottom = box
-    weight = torch.ones(size[1], size[2])
+    weight = torch.ones(*size)
     weight[top // step : -(-bottom // step), left // step : -(-right // step)] = MOUTH_WEIGHT
     return weight

@@ -34,11 +34,18 @@ from ..weights.loading import (
 from .audio_codec import Budget, OnStep, train_mel_vae, train_vocos
 from .joint import Examples, Trainee, start_as_twin, train_joint
 from .latents import LatentMaker, mouth_area, read_examples
-from .video_codec import Windows, train_video_vae
+from .video_codec import Windows, refine_decoder, train_video_vae
 
 log = logging.getLogger("unitalk")
 
-MINUTES = {"mel-vae": 5.0, "vocoder": 12.0, "video-codec": 26.0, "stage1": 25.0, "stage2": 45.0}
+MINUTES = {
+    "mel-vae": 5.0,
+    "vocoder": 12.0,
+    "video-codec": 45.0,
+    "video-decoder": 25.0,
+    "stage1": 40.0,
+    "stage2": 40.0,
+}  # of one free core each
 SPEECH_CLIPS, JOINT_CLIPS, CODEC_CLIPS = 8000, 1600, 900
 WINDOW = 9  # frames the video codec learns from at a time
 
@@ -75,6 +82,8 @@ class Recipe:
         )
         budget = self.budget("video-codec", learning_rate=2e-3, average=0.99)
         vae = train_video_vae(windows, budget=budget, on_step=progress("video-codec"))
+        budget = self.budget("video-decoder", learning_rate=1.5e-3, average=0.995)
+        vae = refine_decoder(vae, windows, budget, mouth=4.0, noise=0.1, on_step=progress("video-decoder"))
         save_part(self.out / "video_vae.safetensors", vae.state_dict(), {"video_vae": vae.config}, int8=False)
 
     def speech_latents(self) -> None:
@@ -90,7 +99,7 @@ class Recipe:
     def stage1(self) -> None:
         trainee = untrained(self.seed)
         examples = Examples(read_examples(self.out / "speech"), self.seed)
-        budget = self.budget("stage1", batch=32, learning_rate=1e-3, average=0.998)
+        budget = self.budget("stage1", batch=32, learning_rate=1.5e-3, average=0.99)
         self._save(
             train_joint(trainee, examples, budget, picture=False, on_step=progress("stage1")), "stage1"
         )
@@ -99,7 +108,7 @@ class Recipe:
         trainee = self._trainee("stage1")
         start_as_twin(trainee.model)
         examples = Examples(read_examples(self.out / "clips"), self.seed + 1)
-        budget = self.budget("stage2", batch=16, learning_rate=1e-3, average=0.998)
+        budget = self.budget("stage2", batch=16, learning_rate=1.2e-3, average=0.99)
         self._save(train_joint(trainee, examples, budget, on_step=progress("stage2")), "stage2")
 
     def pack(self) -> None:
