@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..av import AV
+from ..diffusion.schedules import shift_sigmas
 from ..models.mmdit import Hooks, JointDiT, after_attention, before_attention
 from ..models.text_encoder import PhonemeEncoder
 from .alignment import Guide
@@ -154,6 +155,7 @@ def train_joint(
     on_step: OnStep | None = None,
 ) -> Trainee:
     """Both streams on a mixture of tasks, or (`picture=False`) sound alone. Returns averaged weights."""
+    shift = trainee.model.config.shift  # most steps where words are decided, at high noise
     guide = Guide(trainee.text_encoder.config.text_len)
     hooks = guide.around(hooks or compiled_hooks())
 
@@ -161,7 +163,7 @@ def train_joint(
         task = examples.task(mix) if picture else "t2av"
         batch, spoken = examples.batch(examples.draw(budget.batch), task, trainee.text_encoder, picture)
         noise = batch.latent.map(lambda x: torch.randn(x.shape, generator=examples.generator))
-        sigma = torch.rand(budget.batch, generator=examples.generator)
+        sigma = shift_sigmas(torch.rand(budget.batch, generator=examples.generator), shift)
         with torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast):
             parts = flow_matching_loss(trainee.model, batch, sigma, noise, hooks)
         named = {
