@@ -21,7 +21,7 @@ from ..diffusion.schedules import shift_sigmas
 from ..models.mmdit import Hooks, JointDiT, after_attention, before_attention
 from ..models.text_encoder import PhonemeEncoder
 from .alignment import Guide
-from .audio_codec import Budget, OnStep, fit
+from .loop import Budget, OnStep, fit
 from .objective import Batch, flow_matching_loss
 
 # task -> (kept: "video" | "audio" | None, couple); T2AV covers TI2AV and TR2AV, drawn per sample

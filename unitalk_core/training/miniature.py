@@ -31,9 +31,10 @@ from ..weights.loading import (
     save_embedded,
     save_part,
 )
-from .audio_codec import Budget, OnStep, train_mel_vae, train_vocos
+from .audio_codec import train_mel_vae, train_vocos
 from .joint import Examples, Trainee, start_as_twin, train_joint
 from .latents import LatentMaker, mouth_area, read_examples
+from .loop import Budget, OnStep
 from .video_codec import Windows, refine_decoder, train_video_vae
 
 log = logging.getLogger("unitalk")

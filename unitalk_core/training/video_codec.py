@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..models.video_vae import TINY_VAE, VideoVAE, VideoVAEConfig
-from .audio_codec import Budget, OnStep, fit
+from .loop import Budget, OnStep, fit
 
 
 @dataclass

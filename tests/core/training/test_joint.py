@@ -11,7 +11,6 @@ from unitalk_core.av import AV
 from unitalk_core.config import TINY
 from unitalk_core.models.mmdit import Hooks, JointDiT, initialise
 from unitalk_core.models.text_encoder import PhonemeConfig, PhonemeEncoder
-from unitalk_core.training.audio_codec import Budget
 from unitalk_core.training.joint import (
     Chances,
     Example,
@@ -23,6 +22,7 @@ from unitalk_core.training.joint import (
     start_as_twin,
     train_joint,
 )
+from unitalk_core.training.loop import Budget
 
 NEVER = Chances(no_text=0.0, no_reference=0.0, first_frame=0.0)
 ALWAYS = Chances(no_text=1.0, no_reference=1.0, first_frame=1.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unitalk_core.models.video_vae import TINY_VAE, VideoVAE
-from unitalk_core.training.audio_codec import Budget
+from unitalk_core.training.loop import Budget
 from unitalk_core.training.video_codec import Windows, psnr, refine_decoder, train_video_vae
 
 SMALL = replace(

@@ -1,0 +1,84 @@
+"""The plain loop that every small training shares: a budget of steps or minutes, AdamW, averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+OnStep = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long to train, and with what: either `steps` or `minutes`, which depends on the machine's speed."""
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 16
+    frames: int = 64  # mel frames of one crop
+    learning_rate: float = 1e-3
+    warmup: float = 0.02  # share of the budget
+    average: float = 0.999  # of the weights, per step
+    seed: int = 0
+    autocast: bool = True  # bfloat16 in the network, float32 in the losses
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError(f"a budget is steps or minutes, got {self.steps} steps, {self.minutes} minutes")
+
+    def progress(self) -> Iterator[float]:
+        """0 at the first step, towards 1 at the last; ends when the budget is spent."""
+        if self.steps is not None:
+            yield from (i / self.steps for i in range(self.steps))
+            return
+        start = time.monotonic()
+        while (share := (time.monotonic() - start) / (60 * self.minutes)) < 1:
+            yield share
+
+    def rate(self, progress: float) -> float:
+        """Learning rate: linear warm-up, then half a cosine to zero."""
+        rise = min(1.0, (progress + 1e-3) / self.warmup)
+        return self.learning_rate * rise * (1 + math.cos(math.pi * progress)) / 2
+
+
+def fit(
+    model: nn.Module,
+    budget: Budget,
+    losses: Callable[[], dict[str, Tensor]],
+    on_step: OnStep | None,
+    after: Callable[[nn.Module], None] | None = None,
+) -> nn.Module:
+    """Minimise losses()["loss"] with AdamW and return the average of the weights along the way."""
+    averaged = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
+    for i, progress in enumerate(budget.progress()):
+        optimizer.param_groups[0]["lr"] = budget.rate(progress)
+        parts = losses()
+        if not parts["loss"].isfinite():
+            raise ValueError(
+                f"the loss of {type(model).__name__} is not finite at step {i}; lower the learning rate"
+            )
+        optimizer.zero_grad()
+        parts["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if after is not None:
+            after(model)
+        _average(averaged, model, min(budget.average, (i + 1) / (i + 10)))
+        if on_step is not None:
+            on_step(i, {name: part.item() for name, part in parts.items()})
+    if after is not None:
+        after(averaged)
+    return averaged.eval()
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
+    for mine, new in zip(averaged.parameters(), model.parameters(), strict=True):
+        mine.lerp_(new, 1 - keep)
