@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,13 +22,15 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from .stored import StoredConfig
+
 PIXEL_PATCH = 2  # pixels folded into channels before the first convolution, each side
 
 Memory = dict[nn.Module, Tensor]  # the last frames each temporal layer has seen
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoVAEConfig:
+class VideoVAEConfig(StoredConfig):
     """Widths and latent statistics. A latent is (raw - mean) / std per channel."""
 
     mean: tuple[float, ...]
@@ -63,19 +65,6 @@ class VideoVAEConfig:
     def pixel_stride(self) -> int:
         """Pixels per latent, each side."""
         return PIXEL_PATCH * 2 ** len(self.temporal_down)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> VideoVAEConfig:
-        """Read what `to_json` wrote; an unknown key is a ValueError."""
-        unknown = sorted(data.keys() - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}")
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-        )
 
 
 # Per-channel statistics of the latents: Wan2.2-TI2V-5B.

@@ -55,6 +55,12 @@ def word_tokens(ids: list[int]) -> list[tuple[int, int]]:
     return [(a + 1, b) for a, b in pairwise(cuts) if b > a + 1]
 
 
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(b, h, n, m): softmax over the keys that the boolean mask leaves."""
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return (logits if mask is None else logits.masked_fill(~mask, float("-inf"))).softmax(-1)
+
+
 @dataclass
 class Guide:
     """Runs the guided blocks with an attention that keeps its weights, and turns them into a loss."""
@@ -90,8 +96,7 @@ class Guide:
     def _attend(
         self, captured: list[Tensor], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        weights = (logits if mask is None else logits.masked_fill(~mask, float("-inf"))).softmax(-1)
+        weights = attention_weights(q, k, mask)
         if k.shape[2] == self.text_len:
             captured.append(weights)
         return weights @ v

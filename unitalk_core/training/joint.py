@@ -20,7 +20,7 @@ from ..av import AV
 from ..diffusion.schedules import shift_sigmas
 from ..models.mmdit import Hooks, JointDiT, after_attention, before_attention
 from ..models.text_encoder import PhonemeEncoder
-from .alignment import Guide
+from .alignment import Guide, attention_weights
 from .loop import Budget, OnStep, fit
 from .objective import Batch, flow_matching_loss
 
@@ -207,7 +207,4 @@ def no_others(_state: AV) -> AV:
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax attention as in the textbook; its bfloat16 backward is faster than SDPA's on a CPU."""
-    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        weights = weights.masked_fill(~mask, float("-inf"))
-    return weights.softmax(-1) @ v
+    return attention_weights(q, k, mask) @ v
