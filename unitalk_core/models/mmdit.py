@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..av import AV
 from ..config import ModelConfig
@@ -37,6 +38,7 @@ class Hooks:
 
 
 PLAIN = Hooks()
+GATE = 4.0  # the constant of `_start_linear`
 
 
 class JointDiT(nn.Module):
@@ -152,6 +154,8 @@ def initialise(model: JointDiT, seed: int) -> None:
         if isinstance(module, CrossAttention) and hasattr(module, "v_ref"):
             module.v_ref.weight.zero_()
             module.k_ref.weight.copy_(module.k.weight)
+        if isinstance(module, Stream) and module.config.input == "conv":
+            _start_linear(module.patch_embedding, generator)
 
 
 def _initialise_one(name: str, parameter: Tensor, generator: torch.Generator) -> None:
@@ -166,6 +170,28 @@ def _initialise_one(name: str, parameter: Tensor, generator: torch.Generator) ->
     else:
         nn.init.xavier_uniform_(parameter.flatten(1), generator=generator)
         if "patch_embedding.2.w2" in name:
-            parameter.div_(10)  # else tokens of size 10 drown what the blocks add to them (docs/log.md)
+            parameter.div_(10)  # beside what `_start_linear` puts there
         if "video_model" in name and "_fusion" in name:
             parameter.div_(10)
+
+
+def _start_linear(layer: nn.Sequential, generator: torch.Generator) -> None:
+    """Let Ovi's audio input begin as a linear map of the latent, as Wan's picture input is.
+
+    One channel holds a constant gate, two carry x and -x of each latent channel: silu(x) - silu(-x) = x.
+    Drawn at random alone, the layer is cubic in x; its tokens then drown every condition (docs/log.md).
+    """
+    conv, _, gated = layer
+    count, middle = conv.in_channels, conv.kernel_size[0] // 2
+    x, minus, gate = slice(0, count), slice(count, 2 * count), 2 * count
+    if conv.out_channels <= gate:
+        return
+    same = torch.eye(count)
+    conv.weight[: gate + 1] = 0
+    conv.weight[x, :, middle], conv.weight[minus, :, middle], conv.bias[gate] = same, -same, GATE
+    gated.w1.weight[x], gated.w3.weight[x], gated.w2.weight[:, x] = 0, 0, 0
+    gated.w1.weight[x, gate, middle] = 1
+    gated.w3.weight[x, x, middle], gated.w3.weight[x, minus, middle] = same, -same
+    out = torch.empty(conv.out_channels, count)
+    nn.init.xavier_normal_(out, generator=generator)
+    gated.w2.weight[:, x, middle] = out / functional.silu(functional.silu(torch.tensor(GATE)))

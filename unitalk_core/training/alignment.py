@@ -1,6 +1,6 @@
 """Guided attention: while it learns, the sound stream is told which phone it is speaking.
 
-Synthetic clips know when each word is spoken. Some heads of some blocks are asked to put their text
+Synthetic clips know when each phone is spoken. Some heads of some blocks are asked to put their text
 attention there; without this the miniature does not find the alignment within its budget (docs/log.md).
 Nothing of it remains at sampling time.
 
@@ -19,31 +19,75 @@ from torch import Tensor
 
 from ..av import AV
 from ..models.mmdit import Hooks, RunBlock
+from ..data.speech import Mark
+from ..data.visemes import VISEME_OF, viseme_names
 from ..models.phonemes import BOUNDARY, END, IDS, PAUSES, SPEECH
 
 GUIDED_BLOCKS = (2, 3)
 GUIDED_HEADS = 3  # the first ones
-REACH = 1  # tokens on either side that count as right
 SEPARATORS = {IDS[token] for token in (BOUNDARY, *PAUSES)}
-Word = tuple[str, float, float]
+IPA = dict(
+    pair.split(":")
+    for pair in (
+        "B:b CH:tʃ D:d DH:ð F:f G:ɡ HH:h JH:dʒ K:k L:l M:m N:n NG:ŋ P:p R:ɹ S:s SH:ʃ T:t TH:θ V:v W:w Y:j Z:z "
+        "ZH:ʒ AA:ɑ AE:æ AH:ʌ AO:ɔ AW:aʊ AY:aɪ EH:ɛ ER:ɜ EY:eɪ IH:ɪ IY:i OW:oʊ OY:ɔɪ UH:ʊ UW:u"
+    ).split()
+)  # how espeak-ng writes a phone of CMUdict
+IPA_VOWELS = frozenset("aɑæəɐʌɔoɒɛeɪᵻɜɚɝiuʊ")
+Span = tuple[float, float]
 
 
-def spoken_tokens(ids: Tensor, words: Sequence[Word], latents: int, rate: float) -> Tensor:
-    """(latents,) index of the text token that each audio latent speaks, or -1 between words.
+def spoken_tokens(ids: Tensor, words: Sequence[Sequence[Span]], latents: int, rate: float) -> Tensor:
+    """(latents,) index of the text token that each audio latent speaks, or -1 where nobody speaks.
 
-    ids: of the prompt; words: with start and end in seconds; rate: audio latents per second. Within a word
-    time is shared out evenly. All -1 if the prompt splits into another number of words.
+    ids: of the prompt; words: start and end in seconds of each phone of each word (`phone_spans`); rate: audio
+    latents per second. All -1 if the prompt splits into other words.
     """
     target = torch.full((latents,), -1)
     groups = word_tokens(ids.tolist())
-    if len(groups) != len(words):
+    if [last - first for first, last in groups] != [len(word) for word in words]:
         return target
     times = (torch.arange(latents) + 0.5) / rate
-    for (first, last), (_, start, end) in zip(groups, words, strict=True):
-        inside = (times >= start) & (times < end)
-        place = (times[inside] - start) / max(end - start, 1e-6) * (last - first)
-        target[inside] = first + place.long()
+    for (first, _), word in zip(groups, words, strict=True):
+        for i, (start, end) in enumerate(word):
+            target[(times >= start) & (times < end)] = first + i
     return target
+
+
+def phone_spans(tokens: Sequence[str], phones: Sequence[Mark]) -> list[Span]:
+    """When each CMUdict phone of a word is heard, given the IPA phones that were spoken.
+
+    The two spellings are matched by dynamic time warping; tokens that share a phone share its time.
+    """
+    heard: list[list[Span]] = [[] for _ in tokens]
+    path = _warp([[_distance(token, phone.text) for phone in phones] for token in tokens])
+    for j, phone in enumerate(phones):
+        sharing = [i for i, k in path if k == j]
+        step = (phone.end - phone.start) / len(sharing)
+        for place, i in enumerate(sharing):
+            heard[i].append((phone.start + place * step, phone.start + (place + 1) * step))
+    return [(spans[0][0], spans[-1][1]) for spans in heard]
+
+
+def _distance(token: str, ipa: str) -> float:
+    """0 if the phone holds the token's sound, 0.3 if it looks so on the lips, 3 between vowel and consonant."""
+    sound = IPA[token.rstrip("012")][0]
+    if sound in ipa:
+        return 0.0
+    if VISEME_OF[sound] in viseme_names(ipa):
+        return 0.3
+    return 1.0 if (sound in IPA_VOWELS) == any(sign in IPA_VOWELS for sign in ipa) else 3.0
+
+
+def _warp(cost: list[list[float]]) -> list[tuple[int, int]]:
+    """The cheapest monotonic path from the first to the last cell; both ends are reached, no row is skipped."""
+    best: dict[tuple[int, int], tuple[float, list[tuple[int, int]]]] = {}
+    for i, row in enumerate(cost):
+        for j, here in enumerate(row):
+            before = [best[cell] for cell in ((i - 1, j - 1), (i - 1, j), (i, j - 1)) if cell in best]
+            total, path = min(before, key=lambda one: one[0]) if before else (0.0, [])
+            best[i, j] = total + here, [*path, (i, j)]
+    return best[len(cost) - 1, len(cost[0]) - 1][1]
 
 
 def word_tokens(ids: list[int]) -> list[tuple[int, int]]:
@@ -75,7 +119,7 @@ class Guide:
     def loss(self, target: Tensor) -> Tensor:
         """-log of the attention on the right tokens, mean over what is spoken. target: (b, n)."""
         tokens = torch.arange(self.text_len)
-        right = ((tokens - target[..., None]).abs() <= REACH) & (target >= 0)[..., None]
+        right = tokens == target[..., None]  # nowhere, where nobody speaks
         spoken = (target >= 0).float()
         parts = []
         for weights in self.seen:

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ..config import TINY, ModelConfig
 from ..data.synthetic import SyntheticClip, synthesize_clip
+from ..data.speech import Mark
 from ..models.audio_codec import AudioCodec
 from ..models.markup import build_prompt
-from ..models.phonemes import prompt_ids
+from ..models.phonemes import prompt_ids, pronounce
 from ..models.video_vae import VideoVAE
 from ..weights.files import read_metadata, read_tensors, save_tensors
-from .alignment import spoken_tokens
+from .alignment import Span, phone_spans, spoken_tokens
 from .joint import Example, Prompt
 
 OnShard = Callable[[int, int], None]
@@ -59,8 +60,7 @@ class LatentMaker:
         for i in indices:
             clip = synthesize_clip(self.seed, i, frames=self.video_vae is not None)
             tensors |= {f"{i}.{name}": one.half() for name, one in self._encode(clip).items()}
-            words = [[word.text, word.start, word.end] for word in clip.words]
-            said[str(i)] = {"scene": clip.scene, "sound": clip.sound, "words": words, "box": mouth_area(clip)}
+            said[str(i)] = {"scene": clip.scene, "sound": clip.sound, "box": mouth_area(clip)} | times(clip)
         save_tensors(path, tensors, {"clips": json.dumps(said)})
 
     def _encode(self, clip: SyntheticClip) -> dict[str, Tensor]:
@@ -97,9 +97,25 @@ def _example(index: str, clip: dict[str, object], tensors: dict[str, Tensor], co
     video = tensors.get(f"{index}.video")
     weight = None if video is None else mouth_weight(clip["box"], video.shape[2:], config)
     audio = tensors[f"{index}.audio"]
-    heard = (clip["words"], audio.shape[1], config.format.audio_rate)
+    heard = (spans(clip), audio.shape[1], config.format.audio_rate)
     made = [Prompt(ids, spoken_tokens(ids, *heard)) for ids in prompts(clip, config)]
     return Example(video, audio, tensors[f"{index}.reference"], made, weight)
+
+
+def times(clip: SyntheticClip) -> dict[str, list[list[object]]]:
+    """Words and phones with their start and end in seconds."""
+    named = {"words": clip.words, "phones": clip.phones}
+    return {name: [[mark.text, mark.start, mark.end] for mark in marks] for name, marks in named.items()}
+
+
+def spans(clip: dict[str, object]) -> list[list[Span]]:
+    """When each phone of each word is heard, in the phones of the miniature's language."""
+    phones = [Mark(*phone) for phone in clip["phones"]]
+    inside = [
+        [phone for phone in phones if start <= (phone.start + phone.end) / 2 < end]
+        for _, start, end in clip["words"]
+    ]
+    return [phone_spans(pronounce(word[0]), heard) for word, heard in zip(clip["words"], inside, strict=True)]
 
 
 def prompts(clip: dict[str, object], config: ModelConfig) -> list[Tensor]:

@@ -23,6 +23,7 @@ class Budget:
     batch: int = 16
     frames: int = 64  # mel frames of one crop
     learning_rate: float = 1e-3
+    width: int | None = None  # a layer that sums n > width inputs learns at width / n of the rate
     warmup: float = 0.02  # share of the budget
     average: float = 0.999  # of the weights, per step
     seed: int = 0
@@ -47,6 +48,22 @@ class Budget:
         return self.learning_rate * rise * (1 + math.cos(math.pi * progress)) / 2
 
 
+def parameter_groups(model: nn.Module, width: int | None) -> list[dict[str, object]]:
+    """Parameters by their "share" of the learning rate: with Adam, a sum over more inputs moves faster.
+
+    The rule for hidden layers of maximal update parametrization (Yang and others, arXiv 2203.03466).
+    """
+    shares = {
+        layer.weight: min(1.0, width / layer.weight[0].numel())
+        for layer in model.modules()
+        if width is not None and isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    }
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        groups.setdefault(shares.get(parameter, 1.0), []).append(parameter)
+    return [{"params": members, "share": share} for share, members in groups.items()]
+
+
 def fit(
     model: nn.Module,
     budget: Budget,
@@ -56,9 +73,10 @@ def fit(
 ) -> nn.Module:
     """Minimise losses()["loss"] with AdamW and return the average of the weights along the way."""
     averaged = copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameter_groups(model, budget.width), betas=(0.9, 0.98), weight_decay=0.0)
     for i, progress in enumerate(budget.progress()):
-        optimizer.param_groups[0]["lr"] = budget.rate(progress)
+        for group in optimizer.param_groups:
+            group["lr"] = group["share"] * budget.rate(progress)
         parts = losses()
         if not parts["loss"].isfinite():
             raise ValueError(

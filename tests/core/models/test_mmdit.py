@@ -119,6 +119,16 @@ def test_a_fresh_model_predicts_nothing_and_has_a_silent_reference():
     assert not model.audio_model.blocks[1].cross_attn.v_ref.weight.any()
 
 
+def test_a_fresh_sound_input_is_linear_and_leaves_room_for_conditions():
+    model = JointDiT(replace(TINY, streams=TINY.streams.map(lambda stream: replace(stream, depth=1))))
+    initialise(model, 0)
+    tokens = model.audio_model.patch_embedding
+    latent = torch.randn(2, 20, 40, generator=torch.Generator().manual_seed(0))
+    once, twice = tokens(latent), tokens(2 * latent)
+    assert (twice - 2 * once).norm() < 0.2 * twice.norm()
+    assert 0.2 < once.square().mean().sqrt() < 1
+
+
 def test_no_reference_is_the_same_as_zeros_of_any_length():
     model, (latent, timestep, context, reference) = randomised(), inputs()
     none = model(latent, timestep, context, None)

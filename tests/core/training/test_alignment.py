@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from unitalk_core.models.phonemes import IDS, prompt_ids
-from unitalk_core.training.alignment import Guide, spoken_tokens, word_tokens
+from unitalk_core.data.speech import Mark
+from unitalk_core.models.phonemes import IDS, PHONES, prompt_ids
+from unitalk_core.training.alignment import IPA, Guide, phone_spans, spoken_tokens, word_tokens
 
 PROMPT = "a woman <S>hello, world<E> a low female voice"
 
@@ -21,15 +22,36 @@ def test_words_are_the_stretches_between_boundaries_and_pauses():
 
 def test_each_latent_speaks_the_phone_of_its_time():
     ids = torch.tensor(prompt_ids(PROMPT, 64))
-    words = [("hello", 0.1, 0.5), ("world", 0.6, 1.0)]
+    words = [
+        [(0.1, 0.2), (0.2, 0.4), (0.4, 0.5), (0.5, 0.6)],
+        [(0.7, 0.8), (0.8, 0.9), (0.9, 1.0), (1.0, 1.1)],
+    ]
     target = spoken_tokens(ids, words, 12, 10.0)
-    first, second = (group[0] for group in word_tokens(ids.tolist()))
-    assert target.tolist() == [-1, *range(first, first + 4), -1, *range(second, second + 4), -1, -1]
+    a, b = (group[0] for group in word_tokens(ids.tolist()))
+    assert target.tolist() == [-1, a, a + 1, a + 1, a + 2, a + 3, -1, b, b + 1, b + 2, b + 3, -1]
 
 
-def test_another_number_of_words_gives_no_target():
+def test_another_number_of_words_or_phones_gives_no_target():
     ids = torch.tensor(prompt_ids(PROMPT, 64))
-    assert (spoken_tokens(ids, [("hello", 0.0, 0.5)], 10, 10.0) == -1).all()
+    word = [(0.1 * i, 0.1 * i + 0.1) for i in range(4)]
+    for words in ([word], [word, word[:3]]):
+        assert (spoken_tokens(ids, words, 10, 10.0) == -1).all()
+
+
+def test_phones_of_two_spellings_meet_at_the_same_sound():
+    heard = [Mark("p", 0.0, 0.1), Mark("ˈɔːɹ", 0.1, 0.3), Mark("θ", 0.3, 0.4), Mark("əl", 0.4, 0.6)]
+    spans = phone_spans(("P", "AO1", "R", "TH", "AH0", "L"), heard)
+    expected = [(0.0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6)]
+    assert [tuple(round(edge, 6) for edge in span) for span in spans] == expected
+
+
+def test_a_phone_the_dictionary_lacks_belongs_to_its_neighbour():
+    heard = [Mark("ɚ", 0.0, 0.1), Mark("ɹ", 0.1, 0.2), Mark("ˈɛ", 0.2, 0.3)]
+    assert phone_spans(("ER0", "EH1"), heard) == [(0.0, 0.2), (0.2, 0.3)]
+
+
+def test_every_phone_of_the_miniature_has_a_sound():
+    assert {token.rstrip("012") for token in PHONES} == set(IPA)
 
 
 def test_the_loss_is_small_where_attention_is_right_and_ignores_silence():
