@@ -18,21 +18,21 @@ import torch
 from torch import Tensor
 
 from ..av import AV
-from ..models.mmdit import Hooks, RunBlock
 from ..data.speech import Mark
 from ..data.visemes import VISEME_OF, viseme_names
+from ..models.mmdit import Hooks, RunBlock
 from ..models.phonemes import BOUNDARY, END, IDS, PAUSES, SPEECH
 
 GUIDED_BLOCKS = (2, 3)
 GUIDED_HEADS = 3  # the first ones
 SEPARATORS = {IDS[token] for token in (BOUNDARY, *PAUSES)}
-IPA = dict(
-    pair.split(":")
-    for pair in (
-        "B:b CH:tʃ D:d DH:ð F:f G:ɡ HH:h JH:dʒ K:k L:l M:m N:n NG:ŋ P:p R:ɹ S:s SH:ʃ T:t TH:θ V:v W:w Y:j Z:z "
-        "ZH:ʒ AA:ɑ AE:æ AH:ʌ AO:ɔ AW:aʊ AY:aɪ EH:ɛ ER:ɜ EY:eɪ IH:ɪ IY:i OW:oʊ OY:ɔɪ UH:ʊ UW:u"
-    ).split()
-)  # how espeak-ng writes a phone of CMUdict
+IPA = {
+    "B": "b", "CH": "tʃ", "D": "d", "DH": "ð", "F": "f", "G": "ɡ", "HH": "h", "JH": "dʒ", "K": "k", "L": "l",
+    "M": "m", "N": "n", "NG": "ŋ", "P": "p", "R": "ɹ", "S": "s", "SH": "ʃ", "T": "t", "TH": "θ", "V": "v",
+    "W": "w", "Y": "j", "Z": "z", "ZH": "ʒ",
+    "AA": "ɑ", "AE": "æ", "AH": "ʌ", "AO": "ɔ", "AW": "aʊ", "AY": "aɪ", "EH": "ɛ", "ER": "ɜ", "EY": "eɪ",
+    "IH": "ɪ", "IY": "i", "OW": "oʊ", "OY": "ɔɪ", "UH": "ʊ", "UW": "u",
+}  # fmt: skip  # how espeak-ng writes a phone of CMUdict
 IPA_VOWELS = frozenset("aɑæəɐʌɔoɒɛeɪᵻɜɚɝiuʊ")
 Span = tuple[float, float]
 
@@ -40,8 +40,8 @@ Span = tuple[float, float]
 def spoken_tokens(ids: Tensor, words: Sequence[Sequence[Span]], latents: int, rate: float) -> Tensor:
     """(latents,) index of the text token that each audio latent speaks, or -1 where nobody speaks.
 
-    ids: of the prompt; words: start and end in seconds of each phone of each word (`phone_spans`); rate: audio
-    latents per second. All -1 if the prompt splits into other words.
+    ids: of the prompt; words: start and end in seconds of each phone of each word (`phone_spans`);
+    rate: audio latents per second. All -1 if the prompt splits into other words.
     """
     target = torch.full((latents,), -1)
     groups = word_tokens(ids.tolist())
@@ -70,7 +70,7 @@ def phone_spans(tokens: Sequence[str], phones: Sequence[Mark]) -> list[Span]:
 
 
 def _distance(token: str, ipa: str) -> float:
-    """0 if the phone holds the token's sound, 0.3 if it looks so on the lips, 3 between vowel and consonant."""
+    """0 if the phone holds the sound, 0.3 if the lips look the same, 3 between vowel and consonant."""
     sound = IPA[token.rstrip("012")][0]
     if sound in ipa:
         return 0.0
@@ -80,7 +80,7 @@ def _distance(token: str, ipa: str) -> float:
 
 
 def _warp(cost: list[list[float]]) -> list[tuple[int, int]]:
-    """The cheapest monotonic path from the first to the last cell; both ends are reached, no row is skipped."""
+    """The cheapest monotonic path from the first to the last cell, through every row and column."""
     best: dict[tuple[int, int], tuple[float, list[tuple[int, int]]]] = {}
     for i, row in enumerate(cost):
         for j, here in enumerate(row):

@@ -17,8 +17,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ..config import TINY, ModelConfig
-from ..data.synthetic import SyntheticClip, synthesize_clip
 from ..data.speech import Mark
+from ..data.synthetic import SyntheticClip, synthesize_clip
 from ..models.audio_codec import AudioCodec
 from ..models.markup import build_prompt
 from ..models.phonemes import prompt_ids, pronounce
