@@ -135,4 +135,10 @@ TINY_AUDIO = replace(
     reference_dim=20,
     reference_len=128,
 )
-TINY = ModelConfig(streams=AV(TINY_VIDEO, TINY_AUDIO), format=TINY_FORMAT, markup="phonemes", shift=3.0)
+TINY = ModelConfig(
+    streams=AV(TINY_VIDEO, TINY_AUDIO),
+    format=TINY_FORMAT,
+    markup="phonemes",
+    shift=3.0,
+    couple_window=0.24,
+)

@@ -20,8 +20,9 @@ from torch import Tensor
 from ..av import AV
 from ..data.speech import Mark
 from ..data.visemes import VISEME_OF, viseme_names
-from ..models.mmdit import Hooks, RunBlock
+from ..models.mmdit import Hooks, RunBlock, after_attention, before_attention
 from ..models.phonemes import BOUNDARY, END, IDS, PAUSES, SPEECH
+from .hooks import attend, attention_weights, no_others
 
 GUIDED_BLOCKS = (2, 3)
 GUIDED_HEADS = 3  # the first ones
@@ -99,12 +100,6 @@ def word_tokens(ids: list[int]) -> list[tuple[int, int]]:
     return [(a + 1, b) for a, b in pairwise(cuts) if b > a + 1]
 
 
-def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(b, h, n, m): softmax over the keys that the boolean mask leaves."""
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return (logits if mask is None else logits.masked_fill(~mask, float("-inf"))).softmax(-1)
-
-
 @dataclass
 class Guide:
     """Runs the guided blocks with an attention that keeps its weights, and turns them into a loss."""
@@ -133,7 +128,9 @@ class Guide:
             return block(state) if inner is None else inner(index, block, state)
         captured: list[Tensor] = []
         blocks, meeting = block.args
-        state = block.func(blocks, replace(meeting, attention=partial(self._attend, captured)), state)
+        watched = replace(meeting, attention=partial(self._attend, captured))
+        mods, qkv = before_attention(blocks, state)
+        state = after_attention(blocks, state, mods, attend(watched, qkv), no_others, watched.attention)
         self.seen.append(captured[-1])  # the sound stream comes last
         return state
 

@@ -16,6 +16,7 @@ from unitalk_core.models.mmdit import Hooks, JointDiT, initialise
 
 SMALL = replace(
     TINY,
+    couple_window=None,
     streams=TINY.streams.map(
         lambda stream: replace(stream, width=48, heads=2, depth=2, ffn_width=64, text_dim=16, text_len=12)
     ),

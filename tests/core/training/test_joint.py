@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
 from unitalk_core.av import AV
 from unitalk_core.config import TINY
+from unitalk_core.models.attention import QKV, bands_within
+from unitalk_core.models.coupling import Joint
 from unitalk_core.models.mmdit import Hooks, JointDiT, initialise
 from unitalk_core.models.text_encoder import PhonemeConfig, PhonemeEncoder
+from unitalk_core.training.hooks import attend, compiled_hooks, plain_attention
 from unitalk_core.training.joint import (
     Chances,
     Example,
     Examples,
     Prompt,
     Trainee,
-    compiled_hooks,
-    plain_attention,
     start_as_twin,
     train_joint,
 )
@@ -157,3 +159,15 @@ def test_an_absent_stream_stays_absent_in_the_loss():
     )
     assert parts[0].keys() == {"loss", "audio", "alignment"}
     assert AV(None, 1).present() == [1]
+
+
+@pytest.mark.parametrize("couple", [*product([True, False], repeat=2)])
+@pytest.mark.parametrize("window", [None, 0.2])
+def test_one_masked_attention_is_what_the_model_computes(couple, window):
+    generator = torch.Generator().manual_seed(0)
+    qkv = AV(8, 9).map(lambda n: QKV(*(torch.randn(2, 2, n, 4, generator=generator) for _ in range(3))))
+    bands = None if window is None else bands_within(torch.arange(2.0), torch.arange(9) * 0.2, 4, window)
+    meeting = Joint(couple, bands, plain_attention)
+    masked, own = attend(meeting, qkv), meeting.attend(qkv)
+    torch.testing.assert_close(masked.video, own.video)
+    torch.testing.assert_close(masked.audio, own.audio)

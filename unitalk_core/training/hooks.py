@@ -1,0 +1,67 @@
+"""How the plain loop runs blocks on a CPU: compiled, and with attention written out.
+
+b batch · h heads · n tokens · m keys · d head width
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..av import AV
+from ..models.attention import QKV
+from ..models.coupling import Joint
+from ..models.mmdit import Hooks, after_attention, before_attention
+
+
+def compiled_hooks() -> Hooks:
+    """Blocks compiled once for any length; the coupling stays outside. About twice as fast on a CPU."""
+    before = torch.compile(before_attention, dynamic=True)
+    after = torch.compile(after_attention, dynamic=True)
+
+    def run_block(_index: int, block: partial, state: AV) -> AV:
+        blocks, meeting = block.args
+        mods, qkv = before(blocks, state)
+        return after(blocks, state, mods, attend(meeting, qkv), no_others, meeting.attention)
+
+    return Hooks(attention=plain_attention, run_block=run_block)
+
+
+def attend(meeting: Joint, qkv: AV[QKV]) -> AV[Tensor]:
+    """What `meeting.attend` gives, in one call: for short clips a mask is faster than bands."""
+    if len(qkv.present()) == 1:
+        return meeting.attend(qkv)
+    sizes = [one.q.shape[2] for one in qkv.present()]
+    q, k, v = (torch.cat([getattr(one, part) for one in qkv.present()], dim=2) for part in "qkv")
+    out = meeting.attention(q, k, v, visible(meeting, *sizes)[None, None])
+    return AV(*out.split(sizes, dim=2))
+
+
+def visible(meeting: Joint, video: int, audio: int) -> Tensor:
+    """(n, n) over [video; audio]: each token sees its own stream, and of the other what `meeting` allows."""
+    seen = torch.block_diag(torch.ones(video, video), torch.ones(audio, audio)).bool()
+    audio_to_video, video_to_audio = meeting.couple
+    bands = meeting.bands or AV([(slice(video), slice(audio))], [(slice(audio), slice(video))])
+    for rows, keys in bands.video:
+        seen[:video, video:][rows, keys] = audio_to_video
+    for rows, keys in bands.audio:
+        seen[video:, :video][rows, keys] = video_to_audio
+    return seen
+
+
+def no_others(_state: AV) -> AV:
+    """Joint coupling reads nothing in the cross-attention slot."""
+    return AV(None, None)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention as in the textbook; its bfloat16 backward is faster than SDPA's on a CPU."""
+    return attention_weights(q, k, mask) @ v
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(b, h, n, m): softmax over the keys that the boolean mask leaves."""
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return (logits if mask is None else logits.masked_fill(~mask, float("-inf"))).softmax(-1)
