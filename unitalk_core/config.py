@@ -5,7 +5,7 @@ Full size is `UNITALK`; every other size is a `replace()` of it or of its parts.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -66,9 +66,9 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
-        """Read what `to_json` wrote; an unknown key is a ValueError."""
+        """Read what `to_json` wrote; an unknown or a missing key is a ValueError."""
         _known(cls, data)
-        streams = AV(**data["streams"]).map(
+        streams = AV(**_known(AV, data["streams"])).map(
             lambda d: StreamConfig(**_known(StreamConfig, d) | {"patch": tuple(d["patch"])})
         )
         clip = ClipFormat(**_known(ClipFormat, data["format"]) | {"fps": Fraction(data["format"]["fps"])})
@@ -79,6 +79,9 @@ def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(data.keys() - {f.name for f in fields(cls)})
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}")
+    missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in data]
+    if missing:
+        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
     return data
 
 

@@ -59,3 +59,21 @@ def test_an_unknown_field_is_named():
     data["streams"]["audio"]["taste"] = 1
     with pytest.raises(ValueError, match="StreamConfig has no field taste"):
         ModelConfig.from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (["streams"], "ModelConfig lacks streams"),
+        (["streams", "audio"], "AV lacks audio"),
+        (["streams", "video", "width"], "StreamConfig lacks width"),
+        (["format", "fps"], "ClipFormat lacks fps"),
+    ],
+)
+def test_a_missing_field_is_named(path, said):
+    data = part = TINY.to_json()
+    for key in path[:-1]:
+        part = part[key]
+    del part[path[-1]]
+    with pytest.raises(ValueError, match=said):
+        ModelConfig.from_json(data)
