@@ -32,7 +32,7 @@ TASKS: dict[str, tuple[str | None, tuple[bool, bool]]] = {
     "ta2v": ("audio", (True, False)),
 }
 ALIGNMENT = 0.15  # weight of the guided attention
-JOINT_MIX = {"t2av": 0.6, "uncoupled": 0.1, "tv2a": 0.15, "ta2v": 0.15}
+JOINT_MIX = {"t2av": 0.5, "uncoupled": 0.1, "tv2a": 0.15, "ta2v": 0.25}
 
 
 class Prompt(NamedTuple):

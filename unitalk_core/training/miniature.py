@@ -44,11 +44,11 @@ MINUTES = {
     "vocoder": 12.0,
     "video-codec": 45.0,
     "video-decoder": 25.0,
-    "stage1": 40.0,
-    "stage2": 40.0,
-}  # of one free core each
-SPEECH_CLIPS, JOINT_CLIPS, CODEC_CLIPS = 8000, 1600, 900
-WINDOW = 9  # frames the video codec learns from at a time
+    "stage1": 45.0,
+    "stage2": 45.0,
+}  # of one free core each; of two for stage 2
+SPEECH_CLIPS, JOINT_CLIPS, CODEC_CLIPS = 8900, 3200, 900
+WIDTH = TINY.streams.audio.width  # layers that sum more inputs learn slower
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Recipe:
         windows = Windows(
             [clip.frames for clip in clips], [tuple(mouth_area(clip)) for clip in clips], self.seed
         )
-        budget = self.budget("video-codec", learning_rate=2e-3, average=0.99)
+        budget = self.budget("video-codec", learning_rate=3e-3, average=0.995, width=WIDTH)
         vae = train_video_vae(windows, budget=budget, on_step=progress("video-codec"))
         budget = self.budget("video-decoder", learning_rate=1.5e-3, average=0.995)
         vae = refine_decoder(vae, windows, budget, mouth=4.0, noise=0.1, on_step=progress("video-decoder"))
@@ -100,7 +100,7 @@ class Recipe:
     def stage1(self) -> None:
         trainee = untrained(self.seed)
         examples = Examples(read_examples(self.out / "speech"), self.seed)
-        budget = self.budget("stage1", batch=32, learning_rate=1.5e-3, average=0.99)
+        budget = self.budget("stage1", batch=32, learning_rate=3e-3, average=0.99, width=WIDTH)
         self._save(
             train_joint(trainee, examples, budget, picture=False, on_step=progress("stage1")), "stage1"
         )
@@ -109,7 +109,7 @@ class Recipe:
         trainee = self._trainee("stage1")
         start_as_twin(trainee.model)
         examples = Examples(read_examples(self.out / "clips"), self.seed + 1)
-        budget = self.budget("stage2", batch=16, learning_rate=1.2e-3, average=0.99)
+        budget = self.budget("stage2", batch=16, learning_rate=2e-3, average=0.995, width=WIDTH)
         self._save(train_joint(trainee, examples, budget, on_step=progress("stage2")), "stage2")
 
     def pack(self) -> None:
