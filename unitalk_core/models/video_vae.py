@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -292,8 +293,8 @@ class Encoder(nn.Module):
         widths = [config.encoder_width * m for m in (1, *config.multipliers)]
         factors = [*((1 + down, 2) for down in config.temporal_down), (1, 1)]
         self.conv1 = conv3(ops, 3 * PIXEL_PATCH**2, widths[0])
-        levels = zip(widths, widths[1:], factors, strict=False)
-        self.downsamples = nn.ModuleList(DownLevel((a, b), config.blocks, by, ops) for a, b, by in levels)
+        levels = zip(pairwise(widths), factors, strict=True)
+        self.downsamples = nn.ModuleList(DownLevel(pair, config.blocks, by, ops) for pair, by in levels)
         self.middle = middle(widths[-1], ops)
         self.head = nn.ModuleDict(
             {"0": ChannelNorm(widths[-1]), "2": conv3(ops, widths[-1], 2 * config.latent_channels)}
@@ -316,8 +317,8 @@ class Decoder(nn.Module):
         factors = [*((1 + up, 2) for up in reversed(config.temporal_down)), (1, 1)]
         self.conv1 = conv3(ops, config.latent_channels, widths[0])
         self.middle = middle(widths[0], ops)
-        levels = zip(widths, widths[1:], factors, strict=False)
-        self.upsamples = nn.ModuleList(UpLevel((a, b), config.blocks + 1, by, ops) for a, b, by in levels)
+        levels = zip(pairwise(widths), factors, strict=True)
+        self.upsamples = nn.ModuleList(UpLevel(pair, config.blocks + 1, by, ops) for pair, by in levels)
         self.head = nn.ModuleDict(
             {"0": ChannelNorm(widths[-1]), "2": conv3(ops, widths[-1], 3 * PIXEL_PATCH**2)}
         )

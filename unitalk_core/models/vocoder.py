@@ -36,7 +36,7 @@ class BigVGANConfig(StoredConfig):
     final: str = "tanh"  # or "clamp"
 
     def __post_init__(self) -> None:
-        stages, pairs = len(self.rates), list(zip(self.rates, self.kernels, strict=False))
+        stages = len(self.rates)
         if len(self.kernels) != stages:
             raise ValueError(f"{stages} rates need as many kernels, got {len(self.kernels)}")
         if len(self.block_kernels) != len(self.block_dilations):
@@ -45,6 +45,7 @@ class BigVGANConfig(StoredConfig):
             )
         if self.width % 2**stages:
             raise ValueError(f"width {self.width} cannot be halved {stages} times")
+        pairs = zip(self.rates, self.kernels, strict=True)
         if any(kernel < rate or (kernel - rate) % 2 for rate, kernel in pairs):
             raise ValueError(f"kernels {self.kernels} must exceed rates {self.rates} by even numbers")
         if self.final not in ("tanh", "clamp"):
@@ -100,7 +101,7 @@ class BigVGAN(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.width // 2**i for i in range(len(config.rates) + 1)]
-        stages = zip(widths, widths[1:], config.rates, config.kernels, strict=False)
+        stages = zip(widths[:-1], widths[1:], config.rates, config.kernels, strict=True)
         blocks = list(zip(config.block_kernels, config.block_dilations, strict=True))
         self.conv_pre = ops.Conv1d(config.mels, widths[0], 7, padding=3)
         self.ups = nn.ModuleList(
