@@ -1,7 +1,7 @@
-"""The command line: `python -m unitalk_core sample | info | synthesize | evaluate`.
+"""The command line: `python -m unitalk_core sample | info | check | prepare | train | evaluate | synthesize`.
 
-Exit code 0: done; 1: some lines of --prompts failed; 2: the request cannot be met, said in one sentence on
-stderr; 130: stopped. Nothing is left half-written in any case.
+Exit code 0: done; 1: some lines of --prompts failed, or some clips are no good; 2: the request cannot be met,
+said in one sentence on stderr; 130: stopped. Nothing is left half-written in any case.
 """
 
 from __future__ import annotations
@@ -15,9 +15,17 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .cli import evaluate, info, sample, synthesize
+from .cli import check, evaluate, info, prepare, sample, synthesize, train
 
-COMMANDS = {"sample": sample, "info": info, "synthesize": synthesize, "evaluate": evaluate}
+COMMANDS = {
+    "sample": sample,
+    "info": info,
+    "check": check,
+    "prepare": prepare,
+    "train": train,
+    "evaluate": evaluate,
+    "synthesize": synthesize,
+}
 
 
 class Parser(argparse.ArgumentParser):

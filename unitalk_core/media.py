@@ -9,7 +9,7 @@ import logging
 import os
 import uuid
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -51,12 +51,18 @@ OnMismatch = Literal["error", "pad", "trim"]
 
 
 def read_video(
-    path: str | Path, *, start: float = 0.0, seconds: float | None = None, fps: Fraction | float | None = None
+    path: str | Path,
+    *,
+    start: float = 0.0,
+    seconds: float | None = None,
+    fps: Fraction | float | None = None,
+    change: Callable[[Tensor], Tensor] | None = None,
 ) -> Clip:
     """A video file as a clip: frames (f, h, w, 3) in 0..1 upright, waveform (c, n) on the same clock or None.
 
     Frames stand on an even grid of `fps` (default: the file's own average rate), each the nearest in time,
     so a file with a varying rate stays in step with its sound. `start` and `seconds` cut a part of it.
+    change: done to each frame (h, w, 3) as soon as it is decoded, so that large ones need not be held.
     Raises FileNotFoundError, or ValueError for a file that has no picture or no such part.
     """
     with _opened(path) as container:
@@ -69,7 +75,8 @@ def read_video(
             time = float((frame.pts or 0) * frame.time_base)
             if seconds is not None and images and time > times[0] + start + seconds + 1:
                 break
-            images.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+            image = _upright(frame)
+            images.append(image if change is None else change(image.float().div_(255)))
             times.append(time)
     if not images or not own_rate:
         raise ValueError(f"{path} has no frame that can be decoded; give another video file")
@@ -86,13 +93,24 @@ def read_video(
     return Clip(frames, waveform, Fraction(rate), sample_rate)
 
 
-def _on_grid(images: list[np.ndarray], offsets: np.ndarray, ticks: np.ndarray) -> Tensor:
+def _upright(frame: av.VideoFrame) -> Tensor:
+    """(h, w, 3) uint8, turned as the file says."""
+    turned = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    return torch.from_numpy(np.ascontiguousarray(turned))
+
+
+def _on_grid(images: list[Tensor], offsets: np.ndarray, ticks: np.ndarray) -> Tensor:
     """The image nearest in time to each tick (seconds). -> (f, h, w, 3) in 0..1"""
+    picked = [images[i] for i in nearest(offsets, ticks)]
+    stacked = torch.stack(picked) if picked else torch.empty(0)
+    return stacked if stacked.is_floating_point() else stacked.float() / 255
+
+
+def nearest(offsets: np.ndarray, ticks: np.ndarray) -> np.ndarray:
+    """Which of `offsets` (ascending, seconds) is nearest to each tick; the earlier one of two."""
     right = np.searchsorted(offsets, ticks).clip(0, len(offsets) - 1)
     left = np.maximum(right - 1, 0)
-    nearest = np.where(ticks - offsets[left] <= offsets[right] - ticks, left, right)
-    picked = [torch.from_numpy(np.ascontiguousarray(images[i])) for i in nearest]
-    return torch.stack(picked).float() / 255 if picked else torch.empty(0)
+    return np.where(ticks - offsets[left] <= offsets[right] - ticks, left, right)
 
 
 def _sound_beside(path: str | Path, start: float, seconds: Fraction) -> tuple[Tensor | None, int]:
@@ -146,8 +164,7 @@ def read_image(path: str | Path) -> Tensor:
         if not container.streams.video:
             raise ValueError(f"{path} holds no picture; give a png or jpg file")
         frame = next(container.decode(video=0))
-        upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-    return torch.from_numpy(upright.copy()).float() / 255
+    return _upright(frame).float() / 255
 
 
 @contextmanager

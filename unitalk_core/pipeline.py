@@ -28,6 +28,7 @@ from .diffusion.schedules import SCHEDULES
 from .models.markup import build_prompt
 from .models.phonemes import BOUNDARY, PAUSES, speech_tokens
 from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded
+from .weights.lora import apply_lora, read_lora
 
 log = logging.getLogger("unitalk")
 
@@ -122,6 +123,13 @@ def load_bundle(name: str = TINY) -> Bundle:
             f"there is no model {folder}; use tiny, or a folder with {', '.join(EMBEDDED_FILES)}"
         )
     return Bundle(*load_embedded(folder), shown=TINY_SHOWN)
+
+
+def add_lora_file(bundle: Bundle, path: str | Path, strength: float = 1.0) -> None:
+    """Add a LoRA to the bundle's model for good. FileNotFoundError, or ValueError if it does not fit."""
+    if not math.isfinite(strength):
+        raise ValueError(f"the strength of a LoRA must be a number, got {strength:g}")
+    apply_lora(bundle.model, read_lora(path), strength, path)
 
 
 @torch.no_grad()
@@ -255,12 +263,17 @@ def kept_parts(bundle: Bundle, request: Request, noise: Latents) -> tuple[Latent
 
 def fill(image: Tensor, width: int, height: int) -> Tensor:
     """(h, w, 3) -> (1, 3, height, width): scaled until it covers the whole clip, the rest cut off evenly."""
-    scale = max(height / image.shape[0], width / image.shape[1])
-    size = [max(side, round(scale * own)) for side, own in zip((height, width), image.shape[:2], strict=True)]
+    size, (top, left) = fill_size(*image.shape[:2], width, height)
     pixels = image.permute(2, 0, 1)[None].float()
     pixels = interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return pixels[:, :, top : top + height, left : left + width]
+
+
+def fill_size(rows: int, columns: int, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What `fill` scales a picture to, and where it cuts: ((rows, columns), (top, left))."""
+    scale = max(height / rows, width / columns)
+    size = max(height, round(scale * rows)), max(width, round(scale * columns))
+    return size, ((size[0] - height) // 2, (size[1] - width) // 2)
 
 
 def watched(on_step: OnStep | None, steps: int) -> OnStep:

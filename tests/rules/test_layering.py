@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    ["av", "geometry"],
+    ["av", "child", "geometry"],
     ["config"],
     ["models"],
     ["diffusion", "weights", "media"],

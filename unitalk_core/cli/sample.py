@@ -25,11 +25,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="tiny", help="tiny, which comes with the pack, or a folder like it (tiny)"
     )
+    add_lora(parser)
     add_request(parser)
     files = parser.add_argument_group("files")
     files.add_argument("--out", metavar="FILE.mp4", help="the clip; with --prompts a folder for them")
     files.add_argument("--report", metavar="FILE.json", help="write what was made, and how long it took")
     files.add_argument("--prompts", metavar="FILE.jsonl", help="one clip a line: an object of these options")
+
+
+def add_lora(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[=STRENGTH]",
+        help="add a LoRA, such as train makes; may be repeated (strength 1)",
+    )
+
+
+def load(args: argparse.Namespace) -> Bundle:
+    """The model with its LoRAs."""
+    from ..pipeline import add_lora_file, load_bundle
+
+    bundle = load_bundle(args.model)
+    for one in args.lora:
+        path, _, strength = one.partition("=")
+        try:
+            add_lora_file(bundle, path, float(strength or 1))
+        except ValueError as error:
+            raise ValueError(f"--lora {one}: {error}") from error
+    return bundle
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +81,6 @@ def add_request(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """One clip, or one for each line of --prompts."""
     from ..media import check_target
-    from ..pipeline import load_bundle
 
     start = time.perf_counter()
     report = check_target(args.report, ".json") if "report" in args else None
@@ -65,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("there is no --out; name the file that the clip shall be written to")
     if lines is None:
         check_target(args.out, ".mp4")
-    bundle = load_bundle(args.model)
+    bundle = load(args)
     loaded = time.perf_counter() - start
     if lines is None:
         made, code = make_clip(bundle, args, loaded), 0

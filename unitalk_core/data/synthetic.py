@@ -17,7 +17,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -27,10 +27,13 @@ from torch import Tensor
 
 from ..av import Clip
 from .faces import Look, draw_look, mouth_box, render, sway
-from .speech import Espeak, Mark, Spoken, Voice, open_espeak, resample
+from .speech import VOICES, Espeak, Mark, Spoken, Voice, open_espeak, resample
 from .visemes import OPEN, loudness, mouth_track
+from .vocabulary import draw_text, is_held_out, spoken_words, unseen_words
 
 log = logging.getLogger("unitalk")
+
+_Key = tuple[int | bool | str, ...]  # of random streams: seed, index, held_out, and more
 
 FPS, SAMPLE_RATE = 25, 16000
 FRAME_STRIDE, MAX_FRAMES = 4, 121
@@ -42,25 +45,6 @@ LEAD_IN, PAUSE, TAIL = (0.0, 0.6), (0.0, 0.3), (0.1, 0.4)  # seconds
 LONG_TAIL, LONG_TAIL_SHARE = (0.4, 1.4), 0.2  # a clip may be longer than its speech
 SPEECH_LEVEL = -19.0  # dBFS
 DITHER = 1e-4  # never digital silence
-HELD_OUT_WORDS = 200
-
-# chosen because a recogniser understands them (natural accuracy .9 to 1) and no two sound alike
-VOICES: tuple[Voice, ...] = (
-    Voice(name="benjamin", variant="benjamin", sex="male", hertz=86),
-    Voice(name="edward", variant="edward", sex="male", hertz=85),
-    Voice(name="hugo", variant="Hugo", sex="male", hertz=89),
-    Voice(name="m5", variant="m5", sex="male", hertz=85),
-    Voice(name="m6", variant="m6", sex="male", hertz=86),
-    Voice(name="ed", variant="ed", sex="male", hertz=105),
-    Voice(name="john-short", variant="john", sex="male", hertz=96, sample_rate=24000),
-    Voice(name="m1", variant="m1", sex="male", hertz=82, held_out=True),
-    Voice(name="f1-long", variant="f1", sex="female", hertz=141, sample_rate=20000),
-    Voice(name="f2", variant="f2", sex="female", hertz=162),
-    Voice(name="f5-short", variant="f5", sex="female", hertz=194, sample_rate=24000),
-    Voice(name="f5-long", variant="f5", sex="female", hertz=161, sample_rate=20000),
-    Voice(name="anika", variant="anika", sex="female", hertz=223),
-    Voice(name="f1", variant="f1", sex="female", hertz=155, held_out=True),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,47 +96,6 @@ class SyntheticClip:
         return Clip(frames, self.waveform[None], Fraction(FPS), SAMPLE_RATE)
 
 
-# ---- texts -------------------------------------------------------------------------------------------------
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-@cache
-def spoken_words() -> tuple[str, ...]:
-    """All words of the clips: common English words of CMUdict, nine in ten of two or more syllables."""
-    return tuple((Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split())
-
-
-@cache
-def unseen_words() -> frozenset[str]:
-    """The 200 words that training never hears: the smallest hashes among those of six letters and more."""
-    long = [word for word in spoken_words() if len(word) >= 6]
-    return frozenset(sorted(long, key=lambda word: _digest(f"unseen {word}"))[:HELD_OUT_WORDS])
-
-
-@cache
-def _vocabulary(words: str) -> tuple[str, ...]:
-    """The sorted words of one split, "seen" or "unseen"."""
-    unseen = unseen_words()
-    return tuple(word for word in spoken_words() if (word in unseen) == (words == "unseen"))
-
-
-def is_held_out(text: str) -> bool:
-    """Whether a text (or the caption of a face) is kept from training: one in eight, by hash."""
-    return _digest(f"held out {text}") % 8 == 0
-
-
-def draw_text(rng: random.Random, vocabulary: tuple[str, ...], held_out: bool | None) -> str:
-    """One to five random words, at most 38 letters. held_out: which side of `is_held_out`; None is both."""
-    while True:
-        count = rng.choices((1, 2, 3, 4, 5), (0.10, 0.25, 0.35, 0.20, 0.10))[0]
-        text = " ".join(rng.sample(vocabulary, count))
-        if len(text) <= 38 and held_out in (None, is_held_out(text)):
-            return text
-
-
 # ---- who speaks, and how -----------------------------------------------------------------------------------
 
 
@@ -180,6 +123,13 @@ class _Cast:
 def _stream(*key: object) -> random.Random:
     """A random stream that depends on the key alone."""
     return random.Random(hashlib.sha256("/".join(map(str, key)).encode()).digest())
+
+
+@cache
+def _vocabulary(words: str) -> tuple[str, ...]:
+    """The sorted words of one split, "seen" or "unseen"."""
+    unseen = unseen_words()
+    return tuple(word for word in spoken_words() if (word in unseen) == (words == "unseen"))
 
 
 def _draw_cast(rng: random.Random, held_out: bool, words: str, voices: str) -> _Cast:
@@ -370,6 +320,35 @@ def synthesize_clip(
     _check_choice(index, size, held_out, {"words": words, "voices": voices})
     key = (seed, index, held_out, words, voices)
     cast = _draw_cast(_stream("cast", *key), held_out, words, voices)
+    return _make(cast, key, rendition, size, frames)
+
+
+def synthesize_person(
+    seed: int,
+    index: int,
+    person: int,
+    *,
+    frames: bool = True,
+    size: int = 64,
+    words: str = "seen",
+    rendition: int = 0,
+) -> SyntheticClip:
+    """A held-out clip with the face, voice and pitch that all clips of this `person` share.
+
+    Face and voice are held out too, and follow from (seed, person); the rest is as in `synthesize_clip`.
+    """
+    _check_choice(index, size, True, {"words": words})
+    if person < 0:
+        raise ValueError(f"person must be at least 0, got {person}")
+    who = _draw_cast(_stream("person", seed, person), True, "seen", "unseen")
+    key = (seed, index, True, words, "unseen", "person", person)
+    cast = _draw_cast(_stream("cast", *key), True, words, "unseen")
+    cast = replace(cast, voice=who.voice, pitch=who.pitch, pitch_range=who.pitch_range, look=who.look)
+    return _make(cast, key, rendition, size, frames)
+
+
+def _make(cast: _Cast, key: _Key, rendition: int, size: int, frames: bool) -> SyntheticClip:
+    """The clip of this cast; `key` and `rendition` decide its timing."""
     timing = _stream("timing", *key, rendition)
     with open_espeak() as espeak:
         take, lead_in, count = _perform(espeak, cast, timing)
@@ -383,10 +362,10 @@ def synthesize_clip(
     waveform = _sound(take, lead_in, count, timing)
     mouth[:, OPEN] = (mouth[:, OPEN] * loudness(waveform, SAMPLE_RATE, times)).clamp(0, 1)
     return SyntheticClip(
-        seed=seed,
-        index=index,
+        seed=key[0],
+        index=key[1],
         rendition=rendition,
-        held_out=held_out,
+        held_out=key[2],
         say=cast.say,
         scene=cast.look.caption,
         sound=cast.sound,
@@ -440,33 +419,71 @@ def _write_clip_folder(folder: Path, clip: SyntheticClip) -> None:
         raise
 
 
-def write_clips(
-    out: Path, clips: int, seed: int, size: int = 64, on_clip: Callable[[int, Path], None] | None = None
-) -> list[Path]:
-    """Write clips 0 .. clips-1 into folders `out`/00000 and so on; folders that are there already are kept.
+def dataset_row(folder: Path) -> dict[str, object]:
+    """A line of `clips.jsonl`, paths relative to it, for a folder that holds a clip."""
+    truth = json.loads((folder / "clip.json").read_text(encoding="utf-8"))
+    return {
+        "name": folder.name,
+        "video": f"{folder.name}/clip.mp4",
+        "scene": truth["scene"],
+        "speech": truth["say"],
+        "sound": truth["sound"],
+        "reference": f"{folder.name}/reference.wav",
+        "speaker": truth["voice"],
+        "mouth": truth["mouth_boxes"],
+        "words": truth["words"],
+        "phones": truth["phones"],
+    }
 
+
+def write_clips(
+    out: Path,
+    clips: int,
+    seed: int,
+    size: int = 64,
+    on_clip: Callable[[int, Path], None] | None = None,
+    person: int | None = None,
+) -> list[Path]:
+    """Write clips 0 .. clips-1 into folders `out`/00000 and so on, and `clips.jsonl`, which makes a dataset.
+
+    Folders that are there already are kept. person: all clips show this one held-out face and voice.
     on_clip(i, folder) after each, also for a kept one. An interrupted run leaves whole folders only.
-    Raises ValueError if `clips` is under 1 or `out` holds clips of another seed or size,
+    Raises ValueError if `clips` is under 1 or `out` holds clips of another seed, size or person,
     ModuleNotFoundError without espeak-ng.
     """
     if clips < 1:
         raise ValueError(f"clips must be at least 1, got {clips}")
     out = Path(out)
-    _check_settings(out, {"seed": seed, "size": size})
+    _check_settings(out, {"seed": seed, "size": size} | ({} if person is None else {"person": person}))
     folders = []
     for index in range(clips):
         folder = out / f"{index:05d}"
         if not (folder / "clip.json").is_file():
-            _write_clip_folder(folder, synthesize_clip(seed, index, size=size))
+            _write_clip_folder(folder, _synthesize(seed, index, size, person))
         folders.append(folder)
         if on_clip is not None:
             on_clip(index, folder)
+    _write_rows(out / "clips.jsonl", folders)
     log.info("%d synthetic clips in %s", clips, out)
     return folders
 
 
+def _synthesize(seed: int, index: int, size: int, person: int | None) -> SyntheticClip:
+    if person is None:
+        return synthesize_clip(seed, index, size=size)
+    return synthesize_person(seed, index, person, size=size)
+
+
+def _write_rows(path: Path, folders: list[Path]) -> None:
+    from ..media import replacing
+
+    lines = [json.dumps(dataset_row(folder), ensure_ascii=False) for folder in folders]
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _check_settings(out: Path, wanted: dict[str, int]) -> None:
-    """Remember seed and size of a folder of clips; ValueError if it was begun with others."""
+    """Remember what a folder of clips is made from; ValueError if it was begun with others."""
     path = out / "synthetic.json"
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -70,6 +70,11 @@ def _decoder() -> Any:
     return pocketsphinx.Decoder(lm=None, samprate=SAMPLE_RATE, loglevel="FATAL", cmn="batch", bestpath=False)
 
 
+def knows(text: str) -> bool:
+    """Whether every word of the text is in the recogniser's English dictionary."""
+    return text.isascii() and all(_decoder().lookup_word(word) for word in split_words(text))
+
+
 def recognise(waveform: Tensor, sample_rate: int, vocabulary: Iterable[str], word_count: int) -> list[str]:
     """What (n,) or (channels, n) in -1..1 says: `word_count` words of `vocabulary`, or [] if nothing fits."""
     words, decoder = sorted({word.lower() for word in vocabulary}), _decoder()

@@ -90,7 +90,11 @@ class JointDiT(nn.Module):
             blocks = streams.map(partial(_block, index=i))
             meet = bypassed(meeting) if i in hooks.value_blocks else meeting
             run = partial(forward_block, blocks, meet)
-            state = run(state) if hooks.run_block is None else hooks.run_block(i, run, state)
+            if hooks.run_block is not None:
+                run = partial(hooks.run_block, i, run)
+            for block in blocks.present():
+                run = partial(block, run)
+            state = run(state)
         return streams.map(Stream.unembed, state, latent)
 
     def _streams_for(self, latent: AV[Tensor | None]) -> AV[Stream | None]:

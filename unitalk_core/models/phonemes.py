@@ -109,11 +109,18 @@ def caption_tokens(text: str) -> list[str]:
 
     Words that were never trained on are dropped and named in a warning of the log.
     """
-    words = re.findall(r"[a-z0-9]+(?:[-'][a-z0-9]+)*", text.lower())
-    unknown = [word for word in dict.fromkeys(words) if f"#{word}" not in IDS]
-    if unknown:
+    if unknown := unknown_captions(text):
         log.warning("left out, because this model has no such caption words: %s", ", ".join(unknown))
-    return [f"#{word}" for word in words if f"#{word}" in IDS]
+    return [f"#{word}" for word in _caption_words(text) if f"#{word}" in IDS]
+
+
+def unknown_captions(text: str) -> list[str]:
+    """What `caption_tokens` drops, each word once."""
+    return [word for word in dict.fromkeys(_caption_words(text)) if f"#{word}" not in IDS]
+
+
+def _caption_words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+(?:[-'][a-z0-9]+)*", text.lower())
 
 
 def prompt_tokens(prompt: str) -> list[str]:

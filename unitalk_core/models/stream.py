@@ -5,6 +5,7 @@ b batch · c channels · f latent frames · h, w latent rows, columns · n token
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,13 @@ class Block(nn.Module):
             nn.GELU(approximate="tanh"),
             ops.Linear(config.ffn_width, config.width),
         )
+
+    def forward(self, run: Callable[[Any], Any], state: Any) -> Any:
+        """`run(state)`, which calls the methods below for this block and for the other stream's.
+
+        Whatever is hooked to a module's call, such as sharding, so holds while the block runs.
+        """
+        return run(state)
 
     def modulations(self, state: StreamState) -> tuple[Modulation, Modulation]:
         """For self-attention and for the FFN, summed per distinct timestep in float32."""

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from ..av import AV
+from ..config import ModelConfig
 from ..data.speech import Mark
 from ..data.visemes import VISEME_OF, viseme_names
 from ..models.mmdit import Hooks, RunBlock, after_attention, before_attention
-from ..models.phonemes import BOUNDARY, END, IDS, PAUSES, SPEECH
+from ..models.phonemes import BOUNDARY, END, IDS, PAUSES, SPEECH, prompt_ids, pronounce
 from .hooks import attend, attention_weights, no_others
 
 GUIDED_BLOCKS = (2, 3)
@@ -36,6 +37,7 @@ IPA = {
 }  # fmt: skip  # how espeak-ng writes a phone of CMUdict
 IPA_VOWELS = frozenset("aɑæəɐʌɔoɒɛeɪᵻɜɚɝiuʊ")
 Span = tuple[float, float]
+Timing = tuple[str, float, float]
 
 
 def spoken_tokens(ids: Tensor, words: Sequence[Sequence[Span]], latents: int, rate: float) -> Tensor:
@@ -53,6 +55,21 @@ def spoken_tokens(ids: Tensor, words: Sequence[Sequence[Span]], latents: int, ra
         for i, (start, end) in enumerate(word):
             target[(times >= start) & (times < end)] = first + i
     return target
+
+
+def spoken_at(
+    prompt: str, words: Sequence[Timing], phones: Sequence[Timing], latents: int, config: ModelConfig
+) -> Tensor:
+    """(latents,) as `spoken_tokens`, for a finished prompt and (text, start, end) of words and IPA phones."""
+    ids = torch.tensor(prompt_ids(prompt, config.streams.audio.text_len))
+    return spoken_tokens(ids, word_spans(words, phones), latents, config.format.audio_rate)
+
+
+def word_spans(words: Sequence[Timing], phones: Sequence[Timing]) -> list[list[Span]]:
+    """When each phone of each word is heard, in the phones of the miniature's language."""
+    marks = [Mark(*phone) for phone in phones]
+    inside = [[one for one in marks if start <= (one.start + one.end) / 2 < end] for _, start, end in words]
+    return [phone_spans(pronounce(word[0]), heard) for word, heard in zip(words, inside, strict=True)]
 
 
 def phone_spans(tokens: Sequence[str], phones: Sequence[Mark]) -> list[Span]:
@@ -112,16 +129,16 @@ class Guide:
         return replace(hooks, run_block=partial(self._run, hooks.run_block))
 
     def loss(self, target: Tensor) -> Tensor:
-        """-log of the attention on the right tokens, mean over what is spoken. target: (b, n)."""
-        tokens = torch.arange(self.text_len)
+        """(b,) -log of the attention on the right tokens, mean over what is spoken. target: (b, n)."""
+        tokens = torch.arange(self.text_len, device=target.device)
         right = tokens == target[..., None]  # nowhere, where nobody speaks
         spoken = (target >= 0).float()
         parts = []
         for weights in self.seen:
             mass = (weights[:, :GUIDED_HEADS].float() * right[:, None]).sum(-1).clamp(min=1e-4)
-            parts.append(-(mass.log().mean(1) * spoken).sum() / spoken.sum().clamp(min=1))
+            parts.append(-(mass.log().mean(1) * spoken).sum(1) / spoken.sum(1).clamp(min=1))
         self.seen = []
-        return torch.stack(parts).mean()
+        return torch.stack(parts).mean(0)
 
     def _run(self, inner: RunBlock | None, index: int, block: partial, state: AV) -> AV:
         if index not in GUIDED_BLOCKS:

@@ -1,4 +1,4 @@
-"""How the plain loop runs blocks on a CPU: compiled, and with attention written out.
+"""How training runs blocks: compiled, with one masked attention, and on a CPU with it written out.
 
 b batch · h heads · n tokens · m keys · d head width
 """
@@ -11,27 +11,30 @@ import torch
 from torch import Tensor
 
 from ..av import AV
-from ..models.attention import QKV
+from ..models.attention import QKV, Attention
 from ..models.coupling import Joint
 from ..models.mmdit import Hooks, after_attention, before_attention
 
 
-def compiled_hooks() -> Hooks:
-    """Blocks compiled once for any length; the coupling stays outside. About twice as fast on a CPU."""
-    before = torch.compile(before_attention, dynamic=True)
-    after = torch.compile(after_attention, dynamic=True)
+def training_hooks(compiled: bool, attention: Attention) -> Hooks:
+    """Blocks whose coupling is one call; maybe compiled, once for any length (twice as fast on a CPU)."""
+    before, after = before_attention, after_attention
+    if compiled:
+        before, after = (torch.compile(one, dynamic=True) for one in (before, after))
 
     def run_block(_index: int, block: partial, state: AV) -> AV:
         blocks, meeting = block.args
         mods, qkv = before(blocks, state)
-        return after(blocks, state, mods, attend(meeting, qkv), no_others, meeting.attention)
+        joint = type(meeting) is Joint
+        attended = attend(meeting, qkv) if joint else meeting.attend(qkv)
+        return after(blocks, state, mods, attended, no_others if joint else meeting.others, meeting.attention)
 
-    return Hooks(attention=plain_attention, run_block=run_block)
+    return Hooks(attention=attention, run_block=run_block)
 
 
 def attend(meeting: Joint, qkv: AV[QKV]) -> AV[Tensor]:
     """What `meeting.attend` gives, in one call: for short clips a mask is faster than bands."""
-    if len(qkv.present()) == 1:
+    if meeting.bands is None or len(qkv.present()) == 1:
         return meeting.attend(qkv)
     sizes = [one.q.shape[2] for one in qkv.present()]
     q, k, v = (torch.cat([getattr(one, part) for one in qkv.present()], dim=2) for part in "qkv")
@@ -43,10 +46,9 @@ def visible(meeting: Joint, video: int, audio: int) -> Tensor:
     """(n, n) over [video; audio]: each token sees its own stream, and of the other what `meeting` allows."""
     seen = torch.block_diag(torch.ones(video, video), torch.ones(audio, audio)).bool()
     audio_to_video, video_to_audio = meeting.couple
-    bands = meeting.bands or AV([(slice(video), slice(audio))], [(slice(audio), slice(video))])
-    for rows, keys in bands.video:
+    for rows, keys in meeting.bands.video:
         seen[:video, video:][rows, keys] = audio_to_video
-    for rows, keys in bands.audio:
+    for rows, keys in meeting.bands.audio:
         seen[video:, :video][rows, keys] = video_to_audio
     return seen
 

@@ -7,29 +7,29 @@ what each clip says as JSON metadata. A shard that is there is never made again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from ..config import TINY, ModelConfig
-from ..data.speech import Mark
+from ..data.cache import Item, Text
 from ..data.synthetic import SyntheticClip, synthesize_clip
 from ..models.audio_codec import AudioCodec
 from ..models.markup import build_prompt
-from ..models.phonemes import prompt_ids, pronounce
 from ..models.video_vae import VideoVAE
 from ..weights.files import read_metadata, read_tensors, save_tensors
-from .alignment import Span, phone_spans, spoken_tokens
-from .joint import Example, Prompt
 
 OnShard = Callable[[int, int], None]
+PUNCTUATED = "_punctuated"
 PAUSE = 0.12  # seconds of silence that a comma stands for
-MOUTH_WEIGHT = 5.0  # of a latent that the mouth box touches (JoVA, equation 7)
+NO_FEATURES = torch.empty(0, 0)  # the text encoder learns along
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,27 +79,61 @@ class LatentMaker:
         return self.audio_codec.encode(self.audio_codec.pad(waveform[None, :longest]))[0]
 
 
-def read_examples(folder: Path, config: ModelConfig = TINY, limit: int | None = None) -> list[Example]:
-    """Every clip of the shards in `folder`; FileNotFoundError if there is none."""
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise FileNotFoundError(f"{folder} holds no latents; make them first")
-    examples: list[Example] = []
-    for shard in shards:
-        tensors, said = read_tensors(shard), json.loads(read_metadata(shard)["clips"])
-        examples += [_example(i, clip, tensors, config) for i, clip in said.items()]
-        if limit is not None and len(examples) >= limit:
-            break
-    return examples[:limit]
+@dataclass(frozen=True)
+class Shards:
+    """The clips of a folder of shards, all in memory; to the trainer they are like a `Cache`."""
+
+    items: Sequence[Item]
+    fingerprint: str
+
+    @classmethod
+    def read(cls, folder: Path, config: ModelConfig = TINY) -> Shards:
+        """FileNotFoundError if there is no shard."""
+        paths = sorted(folder.glob("*.safetensors"))
+        if not paths:
+            raise FileNotFoundError(f"{folder} holds no latents; make them first")
+        items: list[Item] = []
+        for path in paths:
+            tensors, said = read_tensors(path), json.loads(read_metadata(path)["clips"])
+            items += [_item(name, clip, tensors, config) for name, clip in said.items()]
+        return cls(items, f"{len(items)} clips of {len(paths)} shards")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Item:
+        return self.items[i]
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [one.name for one in self.items]
+
+    @cached_property
+    def speakers(self) -> list[str]:
+        return [one.speaker for one in self.items]
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, int, int, int]]:
+        sizes = ((0, 0, 0) if one.video is None else one.video.shape[1:] for one in self.items)
+        return [(*size, one.audio.shape[1]) for size, one in zip(sizes, self.items, strict=True)]
+
+    def forms(self, i: int) -> list[str]:
+        """Which captions a clip has."""
+        return list(self.items[i].texts)
 
 
-def _example(index: str, clip: dict[str, object], tensors: dict[str, Tensor], config: ModelConfig) -> Example:
-    video = tensors.get(f"{index}.video")
-    weight = None if video is None else mouth_weight(clip["box"], video.shape[2:], config)
-    audio = tensors[f"{index}.audio"]
-    heard = (spans(clip), audio.shape[1], config.format.audio_rate)
-    made = [Prompt(ids, spoken_tokens(ids, *heard)) for ids in prompts(clip, config)]
-    return Example(video, audio, tensors[f"{index}.reference"], made, weight)
+def _item(name: str, clip: dict[str, Any], tensors: dict[str, Tensor], config: ModelConfig) -> Item:
+    video = tensors.get(f"{name}.video")
+    return Item(
+        name=name,
+        video=video,
+        audio=tensors[f"{name}.audio"],
+        reference=tensors[f"{name}.reference"],
+        texts={form: Text(prompt, NO_FEATURES) for form, prompt in prompts(clip, config).items()},
+        mouth=None if video is None else mouth_mask(clip["box"], video.shape[1:], config),
+        words=clip["words"],
+        phones=clip["phones"],
+    )
 
 
 def times(clip: SyntheticClip) -> dict[str, list[list[object]]]:
@@ -108,22 +142,15 @@ def times(clip: SyntheticClip) -> dict[str, list[list[object]]]:
     return {name: [[mark.text, mark.start, mark.end] for mark in marks] for name, marks in named.items()}
 
 
-def spans(clip: dict[str, object]) -> list[list[Span]]:
-    """When each phone of each word is heard, in the phones of the miniature's language."""
-    phones = [Mark(*phone) for phone in clip["phones"]]
-    inside = [
-        [phone for phone in phones if start <= (phone.start + phone.end) / 2 < end]
-        for _, start, end in clip["words"]
-    ]
-    return [phone_spans(pronounce(word[0]), heard) for word, heard in zip(clip["words"], inside, strict=True)]
-
-
-def prompts(clip: dict[str, object], config: ModelConfig) -> list[Tensor]:
-    """Token ids of the prompt, with and without descriptions and punctuation, as artists may write it."""
-    limit = config.streams.audio.text_len
-    plain = " ".join(word for word, _, _ in clip["words"])
-    forms = product((clip["scene"], ""), (plain, punctuated(clip["words"])), (clip["sound"], ""))
-    return [torch.tensor(prompt_ids(build_prompt(config.markup, *form), limit)) for form in forms]
+def prompts(clip: dict[str, Any], config: ModelConfig) -> dict[str, str]:
+    """By form: `clips.FORMS`, each with and without punctuation, as artists may write it."""
+    scene, sound, plain = clip["scene"], clip["sound"], " ".join(word for word, _, _ in clip["words"])
+    described = {"full": (scene, sound), "no_scene": ("", sound), "no_sound": (scene, ""), "speech": ("", "")}
+    spoken = {"": plain, PUNCTUATED: punctuated(clip["words"])}
+    return {
+        form + mark: build_prompt(config.markup, around[0], said, around[1])
+        for (form, around), (mark, said) in product(described.items(), spoken.items())
+    }
 
 
 def punctuated(words: list[tuple[str, float, float]]) -> str:
@@ -139,10 +166,10 @@ def mouth_area(clip: SyntheticClip) -> list[int]:
     return [int(edge) for edge in (*low.floor().clamp(min=0), *high.ceil())]
 
 
-def mouth_weight(box: list[int], size: tuple[int, ...], config: ModelConfig) -> Tensor:
-    """(h, w) loss weight, `MOUTH_WEIGHT` on latents the box touches (JoVA, equations 5 to 7)."""
+def mouth_mask(box: list[int], size: tuple[int, ...], config: ModelConfig) -> Tensor:
+    """(f, h, w) bool, the latents that the box touches (JoVA, equation 5)."""
     step = config.format.pixel_stride
     left, top, right, bottom = box
-    weight = torch.ones(*size)
-    weight[top // step : -(-bottom // step), left // step : -(-right // step)] = MOUTH_WEIGHT
-    return weight
+    mask = torch.zeros(*size, dtype=torch.bool)
+    mask[:, top // step : -(-bottom // step), left // step : -(-right // step)] = True
+    return mask

@@ -49,7 +49,7 @@ class Budget:
 
 
 def parameter_groups(model: nn.Module, width: int | None) -> list[dict[str, object]]:
-    """Parameters by their "share" of the learning rate: with Adam, a sum over more inputs moves faster.
+    """What learns, by its "share" of the learning rate: with Adam, a sum over more inputs moves faster.
 
     The rule for hidden layers of maximal update parametrization (Yang and others, arXiv 2203.03466).
     """
@@ -60,7 +60,8 @@ def parameter_groups(model: nn.Module, width: int | None) -> list[dict[str, obje
     }
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        groups.setdefault(shares.get(parameter, 1.0), []).append(parameter)
+        if parameter.requires_grad:
+            groups.setdefault(shares.get(parameter, 1.0), []).append(parameter)
     return [{"params": members, "share": share} for share, members in groups.items()]
 
 

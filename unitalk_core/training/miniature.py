@@ -19,22 +19,29 @@ from typing import Any
 import torch
 
 from ..config import TINY
+from ..data.clips import FORMS
 from ..data.synthetic import synthesize_clip
 from ..models.audio_codec import AudioCodec
 from ..models.mel import MEL_16K
 from ..models.mmdit import JointDiT, initialise
 from ..models.text_encoder import PhonemeEncoder
+from ..models.video_vae import VideoVAE
 from ..weights.loading import (
     Parts,
     load_audio_codec,
+    load_embedded,
     load_video_vae,
     save_embedded,
     save_part,
 )
 from .audio_codec import train_mel_vae, train_vocos
-from .joint import Examples, Trainee, start_as_twin, train_joint
-from .latents import LatentMaker, mouth_area, read_examples
+from .claim import CONFIG
+from .config import read_config
+from .latents import PUNCTUATED, LatentMaker, Shards, mouth_area
 from .loop import Budget, OnStep
+from .origin import copy_stream
+from .result import MODEL
+from .run import train
 from .video_codec import Windows, refine_decoder, train_video_vae
 
 log = logging.getLogger("unitalk")
@@ -44,9 +51,13 @@ MINUTES = {
     "vocoder": 12.0,
     "video-codec": 45.0,
     "video-decoder": 25.0,
-    "stage1": 45.0,
-    "stage2": 45.0,
-}  # of one free core each; of two for stage 2
+}  # of one free core each
+CLIPS = {"stage1": "speech", "stage2": "clips"}  # folders of latents
+CAPTIONS = "captions=" + str({form + mark: 1.0 for form in FORMS for mark in ("", PUNCTUATED)})
+FROM_NOTHING = {
+    "stage1": (CAPTIONS, "steps=2800", "optimizer.learning_rate=3.0e-3", "optimizer.warmup=60"),
+    "stage2": (CAPTIONS, "steps=2300", "optimizer.learning_rate=2.0e-3", "optimizer.warmup=50"),
+}  # on top of the presets, which go on with the shipped weights
 SPEECH_CLIPS, JOINT_CLIPS, CODEC_CLIPS = 8900, 3200, 900
 WIDTH = TINY.streams.audio.width  # layers that sum more inputs learn slower
 
@@ -93,45 +104,41 @@ class Recipe:
         )
 
     def clip_latents(self) -> None:
-        video_vae = load_video_vae(self.out / "video_vae.safetensors")
-        maker = LatentMaker(audio_codec=self._codec(), video_vae=video_vae, seed=self.seed)
+        maker = LatentMaker(audio_codec=self._codec(), video_vae=self._video_vae(), seed=self.seed)
         maker.make(self.out / "clips", JOINT_CLIPS, shards("clips"))
 
     def stage1(self) -> None:
-        trainee = untrained(self.seed)
-        examples = Examples(read_examples(self.out / "speech"), self.seed)
-        budget = self.budget("stage1", batch=32, learning_rate=3e-3, average=0.99, width=WIDTH)
-        self._save(
-            train_joint(trainee, examples, budget, picture=False, on_step=progress("stage1")), "stage1"
-        )
+        model = JointDiT(TINY)
+        initialise(model, self.seed)
+        self._train("stage1", Parts(model, TINY, self._video_vae(), self._codec(), self._text_encoder()))
 
     def stage2(self) -> None:
-        trainee = self._trainee("stage1")
-        start_as_twin(trainee.model)
-        examples = Examples(read_examples(self.out / "clips"), self.seed + 1)
-        budget = self.budget("stage2", batch=16, learning_rate=2e-3, average=0.995, width=WIDTH)
-        self._save(train_joint(trainee, examples, budget, on_step=progress("stage2")), "stage2")
+        parts = load_embedded(self.out / "stage1" / MODEL)
+        copy_stream(parts.model.audio_model, parts.model.video_model)
+        self._train("stage2", parts)
 
     def pack(self) -> None:
-        trainee = self._trainee("stage2")
-        video_vae = load_video_vae(self.out / "video_vae.safetensors")
         folder = self.out / "embedded"
         folder.mkdir(exist_ok=True)
-        save_embedded(folder, Parts(trainee.model, TINY, video_vae, self._codec(), trainee.text_encoder))
+        save_embedded(folder, load_embedded(self.out / "stage2" / MODEL))
+
+    def _train(self, stage: str, start: Parts) -> None:
+        """From `start`, which is put into a folder; goes on where an earlier run of this stage stopped."""
+        base, out = self.out / f"{stage}-start", self.out / stage
+        base.mkdir(exist_ok=True)
+        save_embedded(base, start, int8=False)
+        config = read_config(f"tiny-{stage}", [f"model={base}", f"seed={self.seed}", *FROM_NOTHING[stage]])
+        train(config, Shards.read(self.out / CLIPS[stage]), out, resume=(out / CONFIG).is_file())
 
     def _codec(self) -> AudioCodec:
         return load_audio_codec(self.out / "audio_vae.safetensors", self.out / "vocoder.safetensors")
 
-    def _save(self, trainee: Trainee, name: str) -> None:
-        configs = {"model": TINY, "text_encoder": trainee.text_encoder.config}
-        save_part(self.out / f"{name}.safetensors", trainee.state_dict(), configs, int8=False)
+    def _video_vae(self) -> VideoVAE:
+        return load_video_vae(self.out / "video_vae.safetensors")
 
-    def _trainee(self, name: str) -> Trainee:
-        from ..weights.files import load_weights, read_tensors
-
-        trainee, path = untrained(self.seed), self.out / f"{name}.safetensors"
-        load_weights(trainee, read_tensors(path), path)
-        return trainee
+    def _text_encoder(self) -> PhonemeEncoder:
+        torch.manual_seed(self.seed)
+        return PhonemeEncoder()
 
 
 STAGES: dict[str, Callable[[Recipe], None]] = {
@@ -143,13 +150,6 @@ STAGES: dict[str, Callable[[Recipe], None]] = {
     "stage2": Recipe.stage2,
     "pack": Recipe.pack,
 }
-
-
-def untrained(seed: int) -> Trainee:
-    torch.manual_seed(seed)
-    model = JointDiT(TINY)
-    initialise(model, seed)
-    return Trainee(model, PhonemeEncoder())
 
 
 def progress(stage: str, every: int = 25) -> OnStep:

@@ -10,39 +10,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..av import AV
 from ..models.layers import Timesteps
-from ..models.mmdit import PLAIN, Hooks, JointDiT
-
-UNWEIGHTED: AV[Tensor | None] = AV(None, None)
+from ..models.mmdit import PLAIN, Hooks
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of one length. An absent stream is None in `latent`, `denoise_mask` and `weight`."""
+    """Clips of one length. An absent stream is None in `latent` and in `denoise_mask`."""
 
     latent: AV[Tensor | None]
     denoise_mask: AV[Tensor | None]
     context: Tensor  # (b, text_len, text_dim), the same text for both streams
     reference: Tensor | None  # (b, reference_len, c), time first; zeros are the null voice
     couple: tuple[bool, bool] = (True, True)
-    weight: AV[Tensor | None] = UNWEIGHTED  # of the loss, broadcasts over the latent
+    mouth: Tensor | None = None  # (b, 1, f, h, w), 1 where the mouth is (JoVA, equation 5)
 
 
 def flow_matching_loss(
-    model: JointDiT, batch: Batch, sigma: Tensor, noise: AV[Tensor | None], hooks: Hooks = PLAIN
-) -> AV[Tensor | None]:
-    """Mean squared error of the velocity over what is generated, one scalar a stream. sigma: (b,)."""
-    noisy = batch.latent.map(lambda x, eps, mask: _mixed(x, eps, sigma, mask), noise, batch.denoise_mask)
+    model: nn.Module, batch: Batch, sigma: AV[Tensor], noise: AV[Tensor | None], hooks: Hooks = PLAIN
+) -> dict[str, Tensor]:
+    """(b,) mean squared errors of the velocity over what is generated: "video", "audio", "mouth".
+
+    "mouth" is the picture's error inside the mouth's area alone (JoVA, equation 7), where `batch` knows it.
+    sigma: (b,) a stream. Losses are a clip's own: a batch may be cut in any way without changing their sum.
+    """
+    noisy = batch.latent.map(_mixed, noise, sigma, batch.denoise_mask)
     timestep = AV(
-        _steps(batch.denoise_mask.video, sigma, batch, model),
-        _steps(batch.denoise_mask.audio, sigma, batch, model),
+        _steps(batch.denoise_mask.video, sigma.video, batch, model),
+        _steps(batch.denoise_mask.audio, sigma.audio, batch, model),
     )
     both = noisy.map(lambda _: batch.context), noisy.map(lambda _: batch.reference)
     velocity = model(noisy, timestep, *both, couple=batch.couple, hooks=hooks)
-    return velocity.map(_error, batch.latent, noise, batch.denoise_mask, batch.weight)
+    wrong = velocity.map(lambda v, x, eps: (v.float() - (eps - x)).square(), batch.latent, noise)
+    losses = wrong.map(_mean, batch.denoise_mask)
+    named = {"video": losses.video, "audio": losses.audio}
+    if batch.mouth is not None and wrong.video is not None:
+        named["mouth"] = _mean(wrong.video, batch.denoise_mask.video * batch.mouth)
+    return {name: one for name, one in named.items() if one is not None}
 
 
 def _mixed(latent: Tensor, noise: Tensor, sigma: Tensor, mask: Tensor) -> Tensor:
@@ -51,10 +58,10 @@ def _mixed(latent: Tensor, noise: Tensor, sigma: Tensor, mask: Tensor) -> Tensor
     return latent + level * (noise - latent)
 
 
-def _error(velocity: Tensor, latent: Tensor, noise: Tensor, mask: Tensor, weight: Tensor | None) -> Tensor:
-    share = mask.expand_as(latent) if weight is None else mask * weight.expand_as(latent)
-    wrong = (velocity.float() - (noise - latent)).square() * share
-    return wrong.sum() / share.sum().clamp(min=1)
+def _mean(wrong: Tensor, share: Tensor) -> Tensor:
+    """(b, c, ...) -> (b,), over where `share` is 1; 0 where it nowhere is."""
+    share = share.expand_as(wrong).flatten(1)
+    return (wrong.flatten(1) * share).sum(1) / share.sum(1).clamp(min=1)
 
 
 def timesteps(mask: Tensor, sigma: Tensor, tokens_per_step: int) -> Timesteps:
@@ -65,7 +72,7 @@ def timesteps(mask: Tensor, sigma: Tensor, tokens_per_step: int) -> Timesteps:
     return Timesteps(torch.cat([1000 * sigma, torch.zeros_like(sigma)]), index)
 
 
-def _steps(mask: Tensor | None, sigma: Tensor, batch: Batch, model: JointDiT) -> Timesteps | None:
+def _steps(mask: Tensor | None, sigma: Tensor, batch: Batch, model: nn.Module) -> Timesteps | None:
     if mask is None:
         return None
     if mask.ndim == 3:

@@ -95,9 +95,12 @@ def save_tensors(
     text = {key: one if isinstance(one, str) else json.dumps(one) for key, one in (metadata or {}).items()}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # safetensors would let nobody else read it
         save_file(
             {name: one.detach().cpu().contiguous() for name, one in tensors.items()}, part, metadata=text
         )
+        part.chmod(mode)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -16,9 +16,17 @@ import pytest
 import torch
 
 from unitalk_core.data import synthetic
+from unitalk_core.data.clips import read_rows
 from unitalk_core.data.faces import draw_look, lens, mouth_box, render, still_pose
 from unitalk_core.data.speech import Mark, open_espeak, resample
-from unitalk_core.data.synthetic import VOICES, is_held_out, spoken_words, synthesize_clip, unseen_words
+from unitalk_core.data.synthetic import (
+    VOICES,
+    is_held_out,
+    spoken_words,
+    synthesize_clip,
+    synthesize_person,
+    unseen_words,
+)
 from unitalk_core.data.visemes import OPEN, VISEMES, mouth_track, viseme_names
 from unitalk_core.models.captions import CAPTION_WORDS
 
@@ -133,6 +141,25 @@ def test_held_out_clips_share_no_text_face_word_or_voice_with_training(clips):
     assert all(word in unseen_words() for clip in new for word in clip.say.split())
     for clip in clips + held:
         assert not unseen_words() & set(f"{clip.say} {clip.reference_say}".split())
+
+
+def test_a_person_is_one_held_out_face_and_voice():
+    made = [synthesize_person(0, i, 2, frames=False) for i in range(6)]
+    assert len({(clip.look, clip.voice, clip.pitch, clip.scene) for clip in made}) == 1
+    assert len({clip.say for clip in made}) == len({clip.reference_say for clip in made}) == 6
+    assert made[0].voice in {voice.name for voice in VOICES if voice.held_out}
+    assert all(is_held_out(clip.say) and is_held_out(clip.scene) and clip.held_out for clip in made)
+    again = synthesize_person(0, 3, 2)
+    assert same(again, made[3])
+    assert again.frames.shape[1:] == (64, 64, 3)
+    others = [synthesize_person(0, 0, person, frames=False) for person in range(6)]
+    assert len({clip.look for clip in others}) == 6
+    assert synthesize_person(1, 0, 2, frames=False).look != made[0].look
+    unseen = synthesize_person(0, 0, 2, frames=False, words="unseen")
+    assert set(unseen.say.split()) <= unseen_words()
+    assert unseen.look == made[0].look
+    with pytest.raises(ValueError, match="person must be at least 0"):
+        synthesize_person(0, 0, -1)
 
 
 def test_unseen_words_and_voices_are_refused_for_training():
@@ -296,8 +323,24 @@ def test_an_interrupted_folder_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_folder_of_clips_is_a_dataset(tmp_path):
+    folders = synthetic.write_clips(tmp_path, 2, seed=5, person=1)
+    rows = read_rows(tmp_path)
+    clip = synthesize_person(5, 1, 1, frames=False)
+    assert [row.name for row in rows] == ["00000", "00001"]
+    assert (rows[1].scene, rows[1].speech, rows[1].sound) == (clip.scene, clip.say, clip.sound)
+    assert rows[1].speaker == clip.voice == rows[0].speaker
+    assert (rows[1].video, rows[1].reference) == (folders[1] / "clip.mp4", folders[1] / "reference.wav")
+    assert rows[1].words == [(mark.text, mark.start, mark.end) for mark in clip.words]
+    assert rows[1].phones == [(mark.text, mark.start, mark.end) for mark in clip.phones]
+    assert torch.allclose(torch.tensor(rows[1].mouth), clip.mouth_boxes, atol=0.01)
+    assert len(synthetic.write_clips(tmp_path, 1, seed=5, person=1)) == len(read_rows(tmp_path)) == 1
+
+
 def test_a_folder_of_another_seed_is_not_mixed(tmp_path):
     synthetic.write_clips(tmp_path, 1, seed=5)
+    with pytest.raises(ValueError, match=r"'person': 0.*give another folder"):
+        synthetic.write_clips(tmp_path, 1, seed=5, person=0)
     with pytest.raises(ValueError, match="give another folder"):
         synthetic.write_clips(tmp_path, 1, seed=6)
     with pytest.raises(ValueError, match="clips must be at least 1"):

@@ -7,13 +7,13 @@ import torch
 
 from unitalk_core.config import TINY
 from unitalk_core.data.synthetic import synthesize_clip
+from unitalk_core.training.alignment import spoken_at
 from unitalk_core.training.latents import (
-    MOUTH_WEIGHT,
     LatentMaker,
+    Shards,
     mouth_area,
-    mouth_weight,
+    mouth_mask,
     punctuated,
-    read_examples,
 )
 
 pytest.importorskip("espeakng_loader")
@@ -26,14 +26,17 @@ def maker(tiny_bundle) -> LatentMaker:
 
 def test_a_clip_becomes_latents_of_the_length_the_clock_says(maker, tmp_path):
     maker.make(tmp_path, 1)
-    (example,) = read_examples(tmp_path)
+    shards = Shards.read(tmp_path)
+    item = shards[0]
     frames = len(synthesize_clip(0, 0, frames=False).mouth)
     shape = TINY.format.latent_shape(frames, 64, 64)
-    assert example.video.shape == shape.video[1:]
-    assert example.audio.shape == shape.audio[1:]
-    assert example.reference.shape[1] <= TINY.streams.audio.reference_len
-    assert len(example.prompts) == 8
-    assert all((prompt.spoken >= 0).any() for prompt in example.prompts)
+    assert item.video.shape == shape.video[1:]
+    assert item.audio.shape == shape.audio[1:]
+    assert item.reference.shape[1] <= TINY.streams.audio.reference_len
+    assert shards.shapes == [(*item.video.shape[1:], item.audio.shape[1])]
+    assert len({text.prompt for text in item.texts.values()}) == len(shards.forms(0)) == 8
+    for text in item.texts.values():
+        assert (spoken_at(text.prompt, item.words, item.phones, item.audio.shape[1], TINY) >= 0).any()
 
 
 def test_shards_that_are_there_are_not_made_again(maker, tmp_path):
@@ -45,23 +48,24 @@ def test_shards_that_are_there_are_not_made_again(maker, tmp_path):
 
 def test_sound_alone_has_no_picture(maker, tmp_path):
     LatentMaker(audio_codec=maker.audio_codec, shard_size=1).make(tmp_path, 1)
-    (example,) = read_examples(tmp_path)
-    assert example.video is None and example.weight is None
+    shards = Shards.read(tmp_path)
+    assert shards[0].video is None and shards[0].mouth is None
+    assert shards.shapes[0][:3] == (0, 0, 0)
 
 
 def test_an_empty_folder_gets_a_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no latents; make them first"):
-        read_examples(tmp_path)
+        Shards.read(tmp_path)
 
 
-def test_the_mouth_weighs_more_and_holds_the_mouth():
+def test_the_mask_holds_the_mouth():
     clip = synthesize_clip(0, 3, frames=False)
     left, top, right, bottom = mouth_area(clip)
     assert left < right and top < bottom
-    weight = mouth_weight([16, 32, 33, 48], (4, 4), TINY)
-    expected = torch.ones(4, 4)
-    expected[2, 1:3] = MOUTH_WEIGHT
-    assert torch.equal(weight, expected)
+    mask = mouth_mask([16, 32, 33, 48], (2, 4, 4), TINY)
+    expected = torch.zeros(2, 4, 4, dtype=torch.bool)
+    expected[:, 2, 1:3] = True
+    assert torch.equal(mask, expected)
 
 
 def test_commas_stand_where_the_speaker_paused():

@@ -205,3 +205,9 @@ def test_int8_comes_back_within_half_a_scale_and_small_tensors_as_float16() -> N
     assert all(torch.equal(plain[name], tensors[name].half().float()) for name in ("a.bias", "b"))
     assert torch.equal(plain["n"], tensors["n"])
     assert torch.equal(quantise_int8(tensors, keep=["a.*"])["a.weight"], big)
+
+
+def test_a_file_may_be_read_by_whoever_reads_other_files(tmp_path):
+    (tmp_path / "other").touch()
+    save_tensors(tmp_path / "a.safetensors", {"a": torch.ones(2)})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

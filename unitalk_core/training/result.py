@@ -1,0 +1,59 @@
+"""What a run leaves: a LoRA file, or the model itself, each whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from torch import Tensor
+
+from ..weights.files import save_tensors
+from ..weights.loading import Parts, save_embedded, save_part
+from ..weights.lora import lora_file
+from .setup import Setup
+from .sharding import gathered
+from .trainer import Trainer
+
+LORA, MODEL, MODEL_FILE = "lora.safetensors", "model", "model.safetensors"
+
+
+def save_result(setup: Setup, trainer: Trainer, out: Path) -> None:
+    """Write the averaged weights if there are any, else the last ones. Called by every process."""
+    with trainer.best_weights() as trainee:
+        full = setup.config.method == "full"
+        tensors = gathered(dict(trainee.state_dict()) if full else trainer.parameters())
+    if not trainer.accelerator.is_main_process:
+        return
+    if not full:
+        save_lora(setup, tensors, out)
+    elif setup.base.bundle is None:
+        save_part(out / MODEL_FILE, part(tensors, "model."), {"model": setup.base.config}, int8=False)
+    else:
+        save_model_folder(setup, tensors, out / MODEL)
+
+
+def save_lora(setup: Setup, trained: dict[str, Tensor], out: Path) -> None:
+    config = setup.config
+    stored = lora_file(part(trained, "model."), part(setup.before, "model."), config.lora.alpha)
+    about = {"base": setup.base.source, "rank": str(config.lora.rank), "steps": str(config.steps)}
+    save_tensors(out / LORA, stored, {"unitalk_lora": about})
+
+
+def save_model_folder(setup: Setup, tensors: dict[str, Tensor], folder: Path) -> None:
+    """A folder like the base, in floating point: its codecs are copied, its model is the trained one."""
+    bundle = setup.base.bundle
+    hidden = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir()
+    bundle.model.load_state_dict(part(tensors, "model."))
+    if own := part(tensors, "text_encoder."):
+        bundle.text_encoder.load_state_dict(own)
+    parts = Parts(bundle.model, bundle.config, bundle.video_vae, bundle.audio_codec, bundle.text_encoder)
+    save_embedded(hidden, parts, int8=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    hidden.rename(folder)
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those under a prefix, without it."""
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,125 @@
+"""Low-rank additions to linear layers: trained beside frozen weights, stored under the host's names.
+
+A layer y = W x gets y += alpha / rank * up(down(x)); `down` is drawn, `up` starts at zero (Hu and others,
+arXiv 2106.09685). Both are children of the layer, so `JointDiT` and its own names stay as they are.
+File: `diffusion_model.<layer>.lora_down.weight`, `.lora_up.weight`, `.alpha`, and for what was trained whole
+`diffusion_model.<name>.diff` (`.diff_b` for a bias): ComfyUI's own spelling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .files import read_tensors
+
+PREFIX = "diffusion_model."
+DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
+WHOLE, WHOLE_BIAS = ".diff", ".diff_b"
+
+
+def add_lora(model: nn.Module, layers: Iterable[str], rank: int, alpha: float, seed: int) -> None:
+    """Give each named `nn.Linear` a float32 LoRA, from `seed` alone. The output does not change yet."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for name in layers:
+        layer = model.get_submodule(name)
+        device = layer.weight.device
+        layer.lora_down = nn.Linear(layer.in_features, rank, bias=False, device=device)
+        layer.lora_up = nn.Linear(rank, layer.out_features, bias=False, device=device)
+        layer.lora_scale = alpha / rank
+        with torch.no_grad():
+            drawn = torch.randn(rank, layer.in_features, generator=generator)
+            layer.lora_down.weight.copy_(drawn / math.sqrt(layer.in_features))
+            layer.lora_up.weight.zero_()
+        layer.register_forward_hook(_add)
+
+
+def _add(layer: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    made = layer.lora_up(layer.lora_down(inputs[0].to(layer.lora_down.weight.dtype)))
+    return output + (layer.lora_scale * made).to(output.dtype)
+
+
+def is_lora(name: str) -> bool:
+    return name.endswith((DOWN, UP))
+
+
+def lora_file(
+    trained: Mapping[str, Tensor], base: Mapping[str, Tensor], alpha: float | None
+) -> dict[str, Tensor]:
+    """What a LoRA file holds, from trained tensors by their names in the model.
+
+    base: the values before, of those that were trained whole. alpha: of all LoRAs.
+    """
+    stored = {}
+    for name, one in trained.items():
+        value = one.detach().float().cpu()
+        if is_lora(name):
+            stored[PREFIX + name] = value
+            stored[PREFIX + name.removesuffix(DOWN).removesuffix(UP) + ALPHA] = torch.tensor(float(alpha))
+        else:
+            stored[PREFIX + _whole(name)] = value - base[name].float().cpu()
+    return stored
+
+
+def _whole(name: str) -> str:
+    if name.endswith(".bias"):
+        return name.removesuffix(".bias") + WHOLE_BIAS
+    return name.removesuffix(".weight") + WHOLE
+
+
+@torch.no_grad()
+def apply_lora(model: nn.Module, tensors: Mapping[str, Tensor], strength: float, source: str | Path) -> None:
+    """Add a LoRA file to the weights of `model` (a `JointDiT`) for good.
+
+    ValueError, before anything is changed, for a key that fits no weight or whose shape does not.
+    """
+    weights = dict(model.named_parameters())
+    changes = {name: _change(name, tensors) for name in tensors if name.endswith((UP, WHOLE, WHOLE_BIAS))}
+    targets = {name: _target(name, weights) for name in changes}
+    known = (DOWN, UP, ALPHA, WHOLE, WHOLE_BIAS)
+    lost = [name for name in tensors if not name.startswith(PREFIX) or not name.endswith(known)]
+    lost += [
+        name
+        for name, target in targets.items()
+        if target is None or changes[name].shape != weights[target].shape
+    ]
+    if lost:
+        raise ValueError(
+            f"{source} does not fit this model: {len(lost)} of {len(tensors)} keys have no place, "
+            f"such as {', '.join(sorted(lost)[:3])}"
+        )
+    for name, target in targets.items():
+        weights[target].add_(changes[name].to(weights[target]), alpha=strength)
+
+
+def read_lora(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a LoRA file; ValueError for a file that is none."""
+    tensors = read_tensors(path)
+    if not any(name.endswith((UP, WHOLE, WHOLE_BIAS)) for name in tensors):
+        raise ValueError(f"{path} is no LoRA of ours or ComfyUI's: it has no {UP[1:]} and no {WHOLE[1:]}")
+    return tensors
+
+
+def _change(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """What one entry adds to its weight at strength 1."""
+    if not name.endswith(UP):
+        return tensors[name].float()
+    layer = name.removesuffix(UP)
+    down, alpha = tensors.get(layer + DOWN), tensors.get(layer + ALPHA)
+    if down is None or down.shape[0] != tensors[name].shape[1]:
+        raise ValueError(f"{name} lacks a {DOWN[1:]} of the same rank beside it")
+    scale = 1.0 if alpha is None else float(alpha) / down.shape[0]
+    return scale * tensors[name].float() @ down.float()
+
+
+def _target(name: str, weights: Mapping[str, Tensor]) -> str | None:
+    """The parameter that an entry changes."""
+    for ending, replaced in ((UP, (".weight",)), (WHOLE_BIAS, (".bias",)), (WHOLE, (".weight", ""))):
+        if name.endswith(ending):
+            stem = name.removeprefix(PREFIX).removesuffix(ending)
+            return next((stem + one for one in replaced if stem + one in weights), None)
+    return None
