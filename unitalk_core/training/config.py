@@ -178,6 +178,11 @@ class TrainConfig:
             raise ValueError('method full trains the parts in train, and there are none; try ["*"]')
         if self.memory.fp8 and self.method == "full":
             raise ValueError("memory.fp8 holds frozen weights and goes with method lora, got full")
+        if self.memory.offload and (self.validation.every or self.loss.alignment):
+            raise ValueError(
+                "memory.offload keeps blocks where neither validation nor loss.alignment can run them; "
+                "set validation.every and loss.alignment to 0"
+            )
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate must divide batch, got {self.accumulate} and {self.batch}")
 

@@ -118,13 +118,15 @@ def sigma_lines(records: Sequence[Record], stream: str) -> dict[str, Line]:
 
 
 def score_lines(samples: Sequence[Sample]) -> dict[str, Line]:
-    """Score -> its mean over the clips of each step."""
+    """Score -> its mean size over the clips of each step: a lag in either direction is one."""
     found: dict[str, list[tuple[int, float]]] = {}
     for name in SCORE_NAMES:
         values: dict[int, list[float]] = {}
         for one in samples:
             if name in one.scores:
-                values.setdefault(one.step, []).append(one.scores[name])
+                values.setdefault(one.step, []).append(
+                    abs(one.scores[name]) if name == "lag" else one.scores[name]
+                )
         if values:
             found[name] = [(step, sum(all_) / len(all_)) for step, all_ in values.items()]
     return found
@@ -169,15 +171,9 @@ def _smooth_lines(axes: Axes, lines: Mapping[str, Line], colors: Mapping[str, st
         smooth = smoothed(line)
         _plot(axes, smooth, colors[name], label=name)
         highest.append(max(value for _, value in smooth[len(smooth) // 20 :]))
-    axes.set_ylim(0, 1.15 * max(highest) or 1)
-    axes.legend(
-        fontsize=8,
-        frameon=False,
-        labelcolor=INK,
-        handlelength=1.2,
-        ncols=-(-len(lines) // 5),
-        loc="upper right",
-    )
+    axes.set_ylim(0, 1.35 * max(highest) or 1)  # room for the names
+    columns = {"ncols": min(3, -(-len(lines) // 2)), "columnspacing": 1.2, "handlelength": 1.2}
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="upper right", **columns)
 
 
 def _run(axes: Axes, records: Sequence[Record]) -> None:

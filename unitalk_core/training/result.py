@@ -7,9 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..weights.files import save_tensors
+from ..models.text_encoder import PhonemeEncoder
+from ..weights.files import load_weights, save_tensors
 from ..weights.loading import Parts, save_embedded, save_part
 from ..weights.lora import lora_file
+from .origin import filled
 from .setup import Setup
 from .sharding import gathered
 from .trainer import Trainer
@@ -45,10 +47,11 @@ def save_model_folder(setup: Setup, tensors: dict[str, Tensor], folder: Path) ->
     hidden = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(hidden, ignore_errors=True)
     hidden.mkdir()
-    bundle.model.load_state_dict(part(tensors, "model."))
+    model, encoder = filled(bundle.config, part(tensors, "model."), "what was trained"), bundle.text_encoder
     if own := part(tensors, "text_encoder."):
-        bundle.text_encoder.load_state_dict(own)
-    parts = Parts(bundle.model, bundle.config, bundle.video_vae, bundle.audio_codec, bundle.text_encoder)
+        encoder = PhonemeEncoder(encoder.config)
+        load_weights(encoder, own, "what was trained")
+    parts = Parts(model, bundle.config, bundle.video_vae, bundle.audio_codec, encoder)
     save_embedded(hidden, parts, int8=False)
     shutil.rmtree(folder, ignore_errors=True)
     hidden.rename(folder)

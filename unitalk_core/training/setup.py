@@ -21,6 +21,7 @@ from .memory import checkpointed, hold_in_float8, offloaded, wait_on_host
 from .origin import Base, load_base
 from .plan import Plan, make_plan
 from .selection import learns_text, select
+from .sharding import sharded
 from .tasks import TASKS
 from .trainee import Trainee
 
@@ -61,6 +62,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         kwargs_handlers=[unused],
         device_placement=stays,
     )
+    if config.memory.offload and accelerator.num_processes > 1:
+        raise ValueError("memory.offload is for one process; let accelerate shard the model over several")
     if config.batch % accelerator.num_processes:
         raise ValueError(
             f"batch must be a multiple of the {accelerator.num_processes} processes, got {config.batch}"
@@ -79,13 +82,14 @@ def set_up(config: TrainConfig, data: Path | Clips, accelerator: Accelerator) ->
     if config.memory.fp8:
         hold_in_float8(base.model)
     if config.memory.offload:
-        trainee.to(accelerator.device)
-        wait_on_host(base.model, accelerator.device)
+        wait_on_host(trainee, accelerator.device)
     values = dict(trainee.named_parameters())
     whole = [name for name in names if config.method == "lora" and not is_lora(name)]
     before = {name: values[name].detach().clone() for name in whole}
     device, processes = accelerator.device, accelerator.num_processes
-    plan = make_plan(trainee, names, config, cache.shapes, device=device, processes=processes)
+    plan = make_plan(
+        trainee, names, config, cache.shapes, device=device, processes=processes, sharded=sharded(accelerator)
+    )
     return Setup(config, base, cache, trainee, names, before, plan)
 
 

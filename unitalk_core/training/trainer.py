@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from .checkpoints import RunState, read_run_state, save_checkpoint
 from .config import TrainConfig
 from .loop import parameter_groups
 from .metrics import Record, peak_memory
-from .sharding import load_sharded, save_sharded, spread
+from .sharding import load_sharded, save_sharded, sharded, spread
 from .tally import STREAMS, Tally
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ class Trainer:
         share, tally = self.config.batch // self.accelerator.num_processes, Tally()
         for i, one in enumerate(passes):
             drawn = on_device(self.batches.draw(step, one.places), self.accelerator.device)
-            last = i + 1 == len(passes)
-            with nullcontext() if last else self.accelerator.no_sync(self.trainee):
+            with self.gradients_meet(i + 1 == len(passes)):
                 losses = self.trainee(drawn)
                 self.accelerator.backward(self.total(losses) * (0.0 if one.idle else 1 / share))
             if not one.idle:
@@ -115,6 +114,11 @@ class Trainer:
                 tally.add(values, drawn)
         tally.reduce(lambda one: self.accelerator.reduce(one.to(self.accelerator.device), "sum").cpu())
         return tally
+
+    def gradients_meet(self, last: bool) -> AbstractContextManager:
+        """Over processes after the last pass; after each where they are sharded, or they would not fit."""
+        waits = not last and not sharded(self.accelerator)
+        return self.accelerator.no_sync(self.trainee) if waits else nullcontext()
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum over names and clips."""

@@ -86,10 +86,10 @@ def test_lines_hold_the_steps_that_have_such_a_loss():
 
 
 def test_scores_are_means_over_the_clips_of_a_step():
-    samples = [sample(10, lag=1.0, sync_r=0.2), sample(10, sync_r=0.4), sample(20, sync_r=0.5)]
+    samples = [sample(10, lag=1.0, sync_r=0.2), sample(10, lag=-3.0, sync_r=0.4), sample(20, sync_r=0.5)]
     found = score_lines(samples)
     assert found["sync_r"] == [(10, pytest.approx(0.3)), (20, 0.5)]
-    assert found["lag"] == [(10, 1.0)]
+    assert found["lag"] == [(10, 2.0)]  # and not -1
 
 
 def test_a_smoothed_line_starts_and_ends_where_the_line_does():

@@ -51,6 +51,7 @@ def test_the_stages_of_the_paper():
         ({"method": "full"}, "method full trains the parts in train, and there are none"),
         ({"method": "full", "train": ["*"], "memory": {"fp8": True}}, "memory.fp8 holds frozen weights"),
         ({"optimizer": {"learning_rate": float("nan")}}, "optimizer.learning_rate: input should be a finite"),
+        ({"memory": {"offload": True}, "validation": {"every": 5}}, "memory.offload keeps blocks where"),
         ({"batch": 4, "accumulate": 3}, "accumulate must divide batch, got 3 and 4"),
         ({"drop": {"text": 1.5}}, "drop.text: input should be less than or equal to 1, got 1.5"),
     ],
