@@ -35,8 +35,8 @@ RUNS = (
     Run("character-lora"),
     Run("character-lora", ("memory.fp8=false",)),
     Run("character-lora", ("memory.offload=true", "memory.fp8=false")),
-    Run("wan-stage1", ("accumulate=4",), 8),
-    Run("wan-stage2", ("accumulate=8",), 8),
+    Run("wan-stage1", (), 8),
+    Run("wan-stage2", (), 8),
     Run("wan-stage2", ("accumulate=4",), 16),
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    ["av", "child", "geometry"],
+    ["av", "child", "geometry", "peak"],
     ["config"],
     ["models"],
     ["diffusion", "weights", "media"],
@@ -27,7 +27,7 @@ HOST = {
 KNOWS_HOST = {"nodes/host.py", "nodes/model.py"}
 HEAVY = {
     "accelerate", "espeakng_loader", "jiwer", "matplotlib", "pocketsphinx", "scipy",
-    "torchaudio", "torchvision", "transformers",
+    "tensorboard", "torchaudio", "torchvision", "transformers",
 }  # fmt: skip
 
 

@@ -216,6 +216,8 @@ def asked_for(request: Request) -> dict[str, Any]:
 
 def describe(out: Path, clip: Clip, request: Request, bundle: Bundle, trace: Trace) -> dict[str, Any]:
     """All about a clip that was made, for --report."""
+    from ..peak import peak_memory
+
     height, width = clip.frames.shape[1:3]
     return {
         "path": str(out),
@@ -230,7 +232,7 @@ def describe(out: Path, clip: Clip, request: Request, bundle: Bundle, trace: Tra
         "request": asked_for(request),
         "latents_sha256": digest(trace),
         "stage_seconds": {name: round(seconds, 3) for name, seconds in trace.seconds.items()},
-        "peak_memory_mb": peak_memory(),
+        "peak_memory_mb": peak_memory(bundle.device),
     }
 
 
@@ -242,16 +244,6 @@ def digest(trace: Trace) -> str:
     for one in trace.latents.present():
         found.update(one.cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
-
-
-def peak_memory() -> int | None:
-    """The most that this process has held so far, in MB; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -189,7 +189,14 @@ class Batches:
         return spoken_at(text.prompt, item.words, item.phones, latents, self.model)
 
     def _order(self, epoch: int) -> list[int]:
-        return torch.randperm(len(self.cache), generator=self._chance(epoch, "order")).tolist()
+        """Every clip once, by chance, but clips of one shape near each other: fewer passes make a step."""
+        count, size, chance = len(self.cache), self.config.batch, self._chance(epoch, "order")
+        alike = sorted(torch.randperm(count, generator=chance).tolist(), key=self.cache.shapes.__getitem__)
+        start = int(torch.randint(count, (), generator=chance))  # else the same clips would always meet
+        turned = [*alike[start:], *alike[:start]]
+        groups = [turned[i : i + size] for i in range(0, count, size)]
+        order = torch.randperm(len(groups), generator=chance).tolist()
+        return [clip for group in order for clip in groups[group]]
 
     def _chance(self, *key: object) -> torch.Generator:
         """A random stream that depends on the seed and the key alone."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 CONFIG, LOCK = "config.json", ".lock"
 TELL_SECONDS = 3.0  # between two writings of how far it is
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+]  # the last one is of Windows
 Tell = Callable[[Situation, int], None]
 
 
@@ -90,14 +93,14 @@ def told(out: Path, config: TrainConfig) -> Iterator[Tell]:
 
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a question that is asked after each step; a second one stops at once."""
+    """Turns `SIGNALS` into a question that is asked after each step; a second one stops at once."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.told, self.before = accelerator, threading.Event(), {}
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self.before[number] = signal.signal(number, self.hear)
         return self
 

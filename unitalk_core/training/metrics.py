@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-import torch
-
 from ..media import replacing
 
 FILE, STATE_FILE = "metrics.jsonl", "run.json"
@@ -202,23 +200,6 @@ def parsed(path: Path, lines: Iterable[str]) -> Iterable[Record]:
             yield Record(**json.loads(one))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}:{number} is no line of a run's metrics; delete the line") from error
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most that this process has held so far, in MB: of the device, or of the machine for a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) // 10**6
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux; its getrusage counts what the process that started this one held, too
-        told = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(told.split()[1]) * 1024 // 10**6
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset // 10**6
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 10**6  # macOS: bytes
 
 
 def write_state(out: Path, state: Situation, step: int, of: int, message: str, fingerprint: str) -> None:

@@ -17,28 +17,33 @@ from .sharding import gathered
 from .trainer import Trainer
 
 LORA, MODEL, MODEL_FILE = "lora.safetensors", "model", "model.safetensors"
+LORA_OF_STEP = "lora-{:06d}.safetensors"
 
 
 def save_result(setup: Setup, trainer: Trainer, out: Path) -> None:
     """Write the averaged weights if there are any, else the last ones. Called by every process."""
+    if setup.config.method == "lora":
+        save_lora(setup, trainer, out / LORA)
+        return
     with trainer.best_weights() as trainee:
-        full = setup.config.method == "full"
-        tensors = gathered(dict(trainee.state_dict()) if full else trainer.parameters())
+        tensors = gathered(trainee.state_dict())
     if not trainer.accelerator.is_main_process:
         return
-    if not full:
-        save_lora(setup, tensors, out)
-    elif setup.base.bundle is None:
+    if setup.base.bundle is None:
         save_part(out / MODEL_FILE, part(tensors, "model."), {"model": setup.base.config}, int8=False)
     else:
         save_model_folder(setup, tensors, out / MODEL)
 
 
-def save_lora(setup: Setup, trained: dict[str, Tensor], out: Path) -> None:
-    config = setup.config
-    stored = lora_file(part(trained, "model."), part(setup.before, "model."), config.lora.alpha)
-    about = {"base": setup.base.source, "rank": str(config.lora.rank), "steps": str(config.steps)}
-    save_tensors(out / LORA, stored, {"unitalk_lora": about})
+def save_lora(setup: Setup, trainer: Trainer, path: Path) -> None:
+    """The LoRA as it is now; a run leaves one at each checkpoint, since an early one may be the best."""
+    with trainer.best_weights():
+        trained = gathered(trainer.parameters())
+    if trainer.accelerator.is_main_process:
+        settings = setup.config.lora
+        stored = lora_file(part(trained, "model."), part(setup.before, "model."), settings.alpha)
+        about = {"base": setup.base.source, "rank": settings.rank, "step": trainer.step}
+        save_tensors(path, stored, {"unitalk_lora": about})
 
 
 def save_model_folder(setup: Setup, tensors: dict[str, Tensor], folder: Path) -> None:

@@ -1,7 +1,8 @@
 """A training run from a configuration and clips to what it leaves: `train(config, data, out)`.
 
-What it writes into its folder: config.json, run.json, metrics.jsonl, curves.png, samples/, checkpoints/, and
-at the end lora.safetensors, or model/ (a folder like the base), or model.safetensors.
+What it writes into its folder: config.json, run.json, metrics.jsonl, curves.png, samples/, checkpoints/, a
+LoRA at each checkpoint (lora-000100.safetensors), and at the end lora.safetensors, or model/ (a folder like
+the base), or model.safetensors.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .claim import Stop, Tell, claimed
 from .config import TrainConfig, ValidationPrompt
 from .curves import draw_curves
 from .metrics import Metrics, read_metrics
-from .result import save_result
+from .result import LORA_OF_STEP, save_lora, save_result
 from .setup import Setup, make_accelerator, set_up
 from .trainer import Trainer
 from .validation import FOLDER as SAMPLES
@@ -60,11 +61,14 @@ def go_on(setup: Setup, trainer: Trainer, out: Path, tell: Tell, stop: Stop) -> 
             metrics.write(trainer.take_step())
             tell("running", trainer.step)
             stopped, finished = stop.asked(), trainer.step == config.steps
-            if stopped or finished or trainer.step % config.checkpoints.every == 0:
+            due = trainer.step % config.checkpoints.every == 0
+            if stopped or finished or due:
                 trainer.save(out)
+            if due and config.method == "lora":
+                save_lora(setup, trainer, out / LORA_OF_STEP.format(trainer.step))
             if finished or trainer.step % (config.validation.every or config.steps) == 0:
                 validate(validator, trainer)
-            if main and (stopped or finished or trainer.step % config.checkpoints.every == 0):
+            if main and (stopped or finished or due):
                 draw_curves(read_metrics(out), out / CURVES, read_scores(out / SAMPLES))
             if stopped and not finished:
                 raise KeyboardInterrupt

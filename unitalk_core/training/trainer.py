@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ..av import AV
+from ..peak import peak_memory
 from .batches import Batches, Drawn, Step
 from .checkpoints import RunState, read_run_state, save_checkpoint
 from .config import TrainConfig
 from .loop import parameter_groups
-from .metrics import Record, peak_memory
+from .metrics import Record
 from .sharding import load_sharded, save_sharded, sharded, spread
 from .tally import STREAMS, Tally
 

@@ -69,6 +69,16 @@ def test_each_epoch_shows_every_clip_once_in_an_order_of_its_own():
     assert len({tuple(ours._order(epoch)) for epoch in range(6)}) > 1
 
 
+def test_clips_of_one_shape_come_together():
+    """With shapes mixed by chance, eight clips of four shapes would make three passes or more on average."""
+    table = Table()
+    table.items = [replace(clip(i, 2 + i % 4), name=f"clip{i}") for i in range(64)]
+    ours = batches(table, batch=8)
+    passes = [len(ours.passes(ours.step(number))) for number in range(40)]
+    assert sum(passes) / len(passes) < 2.2
+    assert len({tuple(sorted(ours.step(number).clips)) for number in range(40)}) == 40
+
+
 def test_passes_hold_one_shape_and_all_places_once():
     ours = batches(batch=12, accumulate=3)
     step = ours.step(1)

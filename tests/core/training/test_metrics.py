@@ -5,13 +5,10 @@ from __future__ import annotations
 import builtins
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from unitalk_core.training.metrics import (
     FILE,
@@ -19,7 +16,6 @@ from unitalk_core.training.metrics import (
     Average,
     Metrics,
     Record,
-    peak_memory,
     read_metrics,
     read_state,
     scalars,
@@ -156,18 +152,3 @@ def test_a_foreign_or_unknown_state_is_one_sentence(tmp_path):
         read_state(tmp_path)
     with pytest.raises(ValueError, match="preparing, running, done, stopped, failed, got sleeping"):
         write_state(tmp_path, "sleeping", 0, 8, "", "")
-
-
-def test_peak_memory_counts_what_was_held_and_let_go():
-    block = bytearray(b"x") * 300_000_000
-    del block
-    assert peak_memory(torch.device("cpu")) >= 300
-
-
-def test_peak_memory_is_that_of_this_process_and_not_of_the_one_that_started_it():
-    block = bytearray(b"x") * 1_500_000_000
-    code = "import torch; from unitalk_core.training.metrics import peak_memory as peak; "
-    code += "print(peak(torch.device('cpu')))"
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    del block
-    assert 50 < int(child.stdout) < 1400

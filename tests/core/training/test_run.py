@@ -68,6 +68,7 @@ def test_a_run_leaves_all_it_promises(whole):
     assert (state.state, state.step) == ("done", STEPS)
     assert [record.step for record in read_metrics(whole)] == list(range(1, STEPS + 1))
     assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["step-000005", "step-000006"]
+    assert len(list(whole.glob("lora-*.safetensors"))) == STEPS
     names = read_tensors(whole / "lora.safetensors")
     assert all(name.startswith("diffusion_model.") for name in names)
     assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
