@@ -22,7 +22,7 @@ def extension() -> Any:
     from comfyui_version import __version__ as version
 
     check_host(version)
-    from . import conditioning, decoding, host, latents, loading, sampling
+    from . import conditioning, dataset, decoding, host, latents, loading, sampling, training
 
     nodes = [
         loading.UniTalkLoadEmbedded,
@@ -35,6 +35,10 @@ def extension() -> Any:
         decoding.UniTalkWanVAEDecode,
         decoding.UniTalkBigVGANVocode,
         decoding.UniTalkMuxAV,
+        dataset.UniTalkCheckDataset,
+        dataset.UniTalkPrepareDataset,
+        training.UniTalkTrainLoRA,
+        training.UniTalkTrainFull,
     ]
 
     class UniTalkExtension(host.ComfyExtension):

@@ -26,6 +26,10 @@ import latent_preview
 import node_helpers
 import torch
 from comfy_api.latest import ComfyExtension, InputImpl, Types, io
+from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.utils import get_executing_context
+from PIL import Image
+from server import PromptServer
 from torch import Tensor, nn
 
 from ..unitalk_core.av import AV, Clip
@@ -34,7 +38,8 @@ from ..unitalk_core.diffusion.guidance import CFG
 
 __all__ = ["ComfyExtension", "io"]  # the host's API, imported by the nodes from here
 
-FOLDERS = {"model": "diffusion_models", "vae": "vae"}
+FOLDERS = {"model": "diffusion_models", "vae": "vae", "text": "text_encoders"}
+PREVIEW = 512  # pixels of the longer side
 
 
 # --- files and models ------------------------------------------------------------------------------------
@@ -47,6 +52,21 @@ def files(kind: str) -> list[str]:
 
 def path_of(kind: str, name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(FOLDERS[kind], name))
+
+
+def input_path(text: str) -> Path:
+    """A folder as a user writes it: a whole path, in quotes or not, or one inside the host's input folder."""
+    if not text.strip():
+        raise ValueError("there is no folder; give the path of the folder with your clips")
+    return Path(folder_paths.get_input_directory(), Path(text.strip().strip("\"'")).expanduser())
+
+
+def output_folder() -> Path:
+    return Path(folder_paths.get_output_directory())
+
+
+def temporary_folder() -> Path:
+    return Path(folder_paths.get_temp_directory())
 
 
 def config_of(model: Any) -> ModelConfig:
@@ -162,18 +182,43 @@ def video_of(clip: Clip) -> Any:
     )
 
 
+def video_file(path: Path) -> Any:
+    """A file as VIDEO"""
+    return InputImpl.VideoFromFile(str(path))
+
+
+def nothing() -> Any:
+    """An output that is not there: nodes that it is connected to are left out."""
+    return ExecutionBlocker(None)
+
+
 # --- progress --------------------------------------------------------------------------------------------
 
 
-def progress(steps: int) -> Callable[[int], None]:
-    """A progress bar of `steps`: calling it with what is done moves it, and lets the user stop."""
+def progress(steps: int) -> Callable[..., None]:
+    """A progress bar of `steps`: report(done) moves it, and lets the user stop.
+
+    report(done, of, picture): of another number of steps, with a picture (PIL) that the node then shows.
+    """
     bar = comfy.utils.ProgressBar(steps)
 
-    def report(done: int) -> None:
+    def report(done: int, of: int | None = None, picture: Image.Image | None = None) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done)
+        bar.update_absolute(done, of, None if picture is None else ("JPEG", picture, PREVIEW))
 
     return report
+
+
+def interrupted() -> bool:
+    """Whether the user has pressed stop, again if it was heard before."""
+    return comfy.model_management.processing_interrupted()
+
+
+def say(text: str) -> None:
+    """Show a line on the node that runs."""
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is not None and server is not None:
+        server.send_progress_text(text, context.node_id)
 
 
 def sampling_options(model: Any, steps: int) -> dict[str, Any]:
@@ -182,6 +227,25 @@ def sampling_options(model: Any, steps: int) -> dict[str, Any]:
         "callback": latent_preview.prepare_callback(model, steps),
         "disable_pbar": not comfy.utils.PROGRESS_BAR_ENABLED,
     }
+
+
+# --- other processes -------------------------------------------------------------------------------------
+
+
+def make_room() -> None:
+    """Free the device for a child process: the host loads its models again when it needs them."""
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+
+
+def device() -> str:
+    """Where the host computes, as torch names it."""
+    return str(comfy.model_management.get_torch_device())
+
+
+def child_environment() -> dict[str, str]:
+    """What tells a child process to keep to the CPU when the host does."""
+    return {"CUDA_VISIBLE_DEVICES": ""} if device() == "cpu" else {}
 
 
 # --- VAE and CLIP sockets --------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from ..unitalk_core.config import ModelConfig
+from ..unitalk_core.data.encoders import FULL_SIZE
+from ..unitalk_core.pipeline import EMBEDDED_VARIABLE, TINY
 from ..unitalk_core.weights.loading import EMBEDDED, Parts, load_audio_codec, load_embedded, load_model
 from . import codecs, host
 from .host import io
@@ -131,19 +133,29 @@ def file_patcher(paths: tuple[Path, ...], dtype: torch.dtype | None, disable_dyn
     return patcher
 
 
-def embedded_patcher(parts: Parts | None = None, disable_dynamic: bool = False) -> Any:
-    """MODEL of the miniature, from its parts or from its files. Previews have the colours of its own VAE."""
-    parts = parts or load_miniature()
+def embedded_patcher(
+    parts: Parts | None = None, folder: Path | None = None, disable_dynamic: bool = False
+) -> Any:
+    """MODEL of a miniature, from its parts or from its files. Previews have the colours of its own VAE.
+
+    folder: where its files are; None is the one that comes with the pack.
+    """
+    parts = parts or (load_miniature() if folder is None else load_embedded(folder))
     patcher = make_patcher(parts.model, None, disable_dynamic)
     colours = patcher.model.latent_format
     colours.latent_rgb_factors, colours.latent_rgb_factors_bias = codecs.preview_factors(parts.video_vae)
-    patcher.cached_patcher_init = (embedded_patcher, ())
+    patcher.cached_patcher_init = (embedded_patcher, (None, folder))
     return patcher
+
+
+def base_path(model: str) -> str:
+    """What the core's command line calls a choice of a node: a kind of model as it is, a file by its path."""
+    return model if model in (TINY, *FULL_SIZE) else str(host.path_of("model", model))
 
 
 def load_miniature() -> Parts:
     """The files that come with the pack, or those in the folder that UNITALK_EMBEDDED names."""
-    return load_embedded(os.environ.get("UNITALK_EMBEDDED") or EMBEDDED)
+    return load_embedded(os.environ.get(EMBEDDED_VARIABLE) or EMBEDDED)
 
 
 def in_words(config: ModelConfig) -> str:

@@ -32,10 +32,14 @@ class Server:
     @classmethod
     @contextmanager
     def start(cls, python: Path, host: Path, pack: Path, base: Path, env: dict[str, str]) -> Iterator[Server]:
-        """Start a host with `pack` as its only pack, wait until it answers, and stop it at the end."""
+        """Start a host with `pack` as its only pack, wait until it answers, and stop it at the end.
+
+        A `base` that a host has used before is used as it is.
+        """
         for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
             (base / name).mkdir(parents=True, exist_ok=True)
-        (base / "custom_nodes" / "ComfyUI-UniTalk").symlink_to(pack, target_is_directory=True)
+        if not (link := base / "custom_nodes" / "ComfyUI-UniTalk").exists():
+            link.symlink_to(pack, target_is_directory=True)
         port, log = free_port(), base / "server.log"
         command = [python, "main.py", *FLAGS, "--port", port, "--base-directory", base]
         with log.open("wb") as out:

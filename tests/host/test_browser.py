@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.rules.node_table import ROOT
+from unitalk_core.data.synthetic import write_clips
 
 SCRIPT = Path(__file__).with_name("browser.mjs")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -48,9 +49,14 @@ def browser() -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_dropped_workflow_runs_in_the_frontend(server, browser, tmp_path):
-    graph = json.loads((ROOT / "workflows" / "text_to_talking_clip.json").read_text("utf8"))
-    file = tmp_path / "text_to_talking_clip.json"
+@pytest.mark.parametrize("name", ["text_to_talking_clip", "train_a_character"])
+def test_a_dropped_workflow_runs_in_the_frontend(server, browser, tmp_path, name):
+    graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text("utf8"))
+    api = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text("utf8"))
+    if name == "train_a_character":
+        write_clips(server.base / "input" / "unitalk_clips", 2, 0)
+        shorten(graph, api)
+    file = tmp_path / f"{name}.json"
     file.write_text(json.dumps(graph), "utf8")
     done = subprocess.run(
         [browser["node"], str(SCRIPT), server.url, str(file), str(tmp_path)],
@@ -63,11 +69,16 @@ def test_a_dropped_workflow_runs_in_the_frontend(server, browser, tmp_path):
     assert seen["nodes"] == len(graph["nodes"])
     assert seen["ended"] == "execution_success"
     assert seen["previews"] > 0
-    assert seen["prompt"] == api_of(graph, notes)
-
-
-def api_of(graph: dict, notes: list) -> dict:
-    """What the frontend should have sent: the API file that is shipped."""
-    api = json.loads((ROOT / "workflows" / "api" / "text_to_talking_clip.json").read_text("utf8"))
     assert len(api) == len(graph["nodes"]) - len(notes)
-    return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in api.items()}
+    assert seen["prompt"] == {
+        key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in api.items()
+    }
+
+
+def shorten(graph: dict, api: dict) -> None:
+    """Let the training take a few steps, in both forms of the graph."""
+    canvas = next(node for node in graph["nodes"] if node["type"] == "UniTalkTrainLoRA")
+    names = [one["name"] for one in canvas["inputs"] if "widget" in one]
+    for name, value in {"steps": 4, "settings": "validation.every=2\nvalidation.steps=2"}.items():
+        canvas["widgets_values"][names.index(name)] = value
+        api[str(canvas["id"])]["inputs"][name] = value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def describe_output(call: ast.Call) -> dict[str, Any]:
 
 
 def socket(call: ast.Call) -> str:
-    """`io.Latent.Input` -> LATENT"""
-    return ast.unparse(call.func).split(".")[1].upper()
+    """`io.Latent.Input` -> LATENT, `io.LoraModel.Output` -> LORA_MODEL"""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", ast.unparse(call.func).split(".")[1]).upper()
 
 
 def value(node: ast.expr) -> Any:

@@ -92,6 +92,10 @@ def told(out: Path, config: TrainConfig) -> Iterator[Tell]:
         raise
 
 
+class Stopped(Exception):  # noqa: N818 - not an error
+    """Leave what is being done: the run has been told to stop."""
+
+
 class Stop:
     """Turns `SIGNALS` into a question that is asked after each step; a second one stops at once."""
 
@@ -112,6 +116,11 @@ class Stop:
         if self.told.is_set():
             raise KeyboardInterrupt
         self.told.set()
+
+    def heed(self) -> None:
+        """Raise `Stopped` once told to stop, where no other process is left waiting."""
+        if self.told.is_set() and self.accelerator.num_processes == 1:
+            raise Stopped
 
     def asked(self) -> bool:
         """Whether any process of the run has been told to stop."""

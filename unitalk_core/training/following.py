@@ -16,7 +16,7 @@ from typing import Any
 from ..child import Child
 from ..data.cache import INDEX, Cache
 from .checkpoints import resumable
-from .claim import CONFIG
+from .claim import CONFIG, begun
 from .config import WATCHING, TrainConfig, from_data, read_config
 from .metrics import FILE, STATE_FILE, Record, State, parsed, read_state
 from .run import CURVES
@@ -90,16 +90,18 @@ def train(
     Raises ValueError or OSError of one sentence: the order's, or the run's own.
     """
     config = read_config(order.preset, order.changes)
-    begun, state = (order.out / CONFIG).is_file(), read_state(order.out)
-    if begun:
+    state = read_state(order.out)
+    running, resume = found(state, order.out), begun(order.out)
+    if resume or running is not None:
         check_same(config, order)
     if state is not None and state.state == "done":
+        watch(look(order.out))
         return
-    child = found(state, order.out)
+    child = running
     if child is None:
         before()
         order.out.mkdir(parents=True, exist_ok=True)
-        child = Child.start(order.arguments(resume=begun), order.out / LOG, order.env)
+        child = Child.start(order.arguments(resume), order.out / LOG, order.env)
     child.follow(lambda: watch(look(order.out)), insists)
     check_done(child, read_state(order.out))
 
@@ -113,14 +115,15 @@ def found(state: State | None, out: Path) -> Child | None:
 
 def check_done(child: Child, state: State | None) -> None:
     """ValueError with the reason if the run's process ended before the run did."""
+    if state is not None and state.state == "done":
+        return
     if state is None or state.pid != child.process.pid:
         raise ValueError(child.reason())
     if state.state == "stopped":
         raise ValueError(
             f"the training was stopped from outside at step {state.step} of {state.of}; run again to go on"
         )
-    if state.state != "done":
-        raise ValueError(state.message if state.state == "failed" else child.reason())
+    raise ValueError(state.message if state.state == "failed" else child.reason())
 
 
 def check_same(config: TrainConfig, order: Order) -> None:

@@ -8,12 +8,13 @@ the base), or model.safetensors.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from ..data.clips import split_caption
 from .batches import Clips
 from .checkpoints import resumable
-from .claim import Stop, Tell, claimed
+from .claim import Stop, Stopped, Tell, claimed
 from .config import TrainConfig, ValidationPrompt
 from .curves import draw_curves
 from .metrics import Metrics, read_metrics
@@ -54,20 +55,21 @@ def go_on(setup: Setup, trainer: Trainer, out: Path, tell: Tell, stop: Stop) -> 
     config, main = setup.config, trainer.accelerator.is_main_process
     validator = make_validator(setup, out, main)
     if trainer.step == 0:
-        validate(validator, trainer)
+        validate(validator, trainer, stop)
     with Metrics(out, config.steps, config.tensorboard, main) as metrics:
         metrics.truncate(trainer.step)
         while trainer.step < config.steps:
             metrics.write(trainer.take_step())
             tell("running", trainer.step)
-            stopped, finished = stop.asked(), trainer.step == config.steps
+            finished = trainer.step == config.steps
             due = trainer.step % config.checkpoints.every == 0
+            if finished or trainer.step % (config.validation.every or config.steps) == 0:
+                validate(validator, trainer, stop)
+            stopped = stop.asked()
             if stopped or finished or due:
                 trainer.save(out)
             if due and config.method == "lora":
                 save_lora(setup, trainer, out / LORA_OF_STEP.format(trainer.step))
-            if finished or trainer.step % (config.validation.every or config.steps) == 0:
-                validate(validator, trainer)
             if main and (stopped or finished or due):
                 draw_curves(read_metrics(out), out / CURVES, read_scores(out / SAMPLES))
             if stopped and not finished:
@@ -94,7 +96,8 @@ def make_validator(setup: Setup, out: Path, main: bool) -> Validator | None:
     return Validator(bundle, config, config.prompts or told, out, size, main)
 
 
-def validate(validator: Validator | None, trainer: Trainer) -> None:
+def validate(validator: Validator | None, trainer: Trainer, stop: Stop) -> None:
+    """Make the clips, unless the run is told to stop meanwhile."""
     if validator is not None:
-        with trainer.best_weights() as trainee:
-            validator.make(trainer.step, trainee.model)
+        with trainer.best_weights() as trainee, suppress(Stopped):
+            validator.make(trainer.step, trainee.model, lambda *_: stop.heed())

@@ -226,6 +226,8 @@ def sentences() -> dict[str, str]:
             "UniTalkBigVGANVocode", {"samples": torch.zeros(1, 48, 1, 4, 4)}, HERE.audio_vae
         ),
         "an image latent": lambda: run("UniTalkWanVAEDecode", {"samples": torch.zeros(1, 4, 8, 8)}, HERE.vae),
+        "a missing package": lambda: core("nodes.training").check_packages(("torch", "yaml", "accelerate_0")),
+        "one side of a size": lambda: run("UniTalkCheckDataset", ".", "tiny", 64, 0),
     }
     return {name: error_of(call) for name, call in calls.items()}
 
