@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
+from unitalk_core.training.setup import make_accelerator, set_up
 from unitalk_core.training.trainer import Trainer, learning_rate
 
 FULL = ("method=full", 'train=["audio.*"]')
@@ -21,11 +24,14 @@ def after(trainer: Trainer, steps: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("method", [(), FULL], ids=["lora", "full"])
-def test_only_what_is_chosen_changes_and_all_of_it(make_trainer, method):
-    trainer = make_trainer('tasks={"tr2av": 1}', "drop.reference=0", "drop.text=0", *method)
+def test_what_the_plan_lists_changes_and_the_rest_stays_bit_by_bit(make_trainer, configure, clips, method):
+    changes = ('tasks={"tr2av": 1}', "drop.reference=0", "drop.text=0", *method)
+    config = configure(*changes)
+    plan = set_up(config, clips, make_accelerator(config)).plan
+    trainer = make_trainer(*changes)
     before = weights(trainer)
     changed = {name for name, one in after(trainer, 3).items() if not torch.equal(one, before[name])}
-    assert changed == set(trainer.names)
+    assert changed == set(plan.trained)
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch(make_trainer):
@@ -111,6 +117,12 @@ def test_a_loss_that_jumps_is_named_too(make_trainer):
     drawn = trainer.batches.draw(trainer.batches.step(0), [0, 1])._replace(names=["a", "b"])
     with pytest.raises(ValueError, match=r"^step 61, clip b: the video loss has jumped to 9;"):
         trainer.check({"video": torch.tensor([1.0, 9.0])}, drawn)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_an_optimiser_whose_package_is_missing_is_refused_before_the_first_step(make_trainer):
+    with pytest.raises(ValueError, match=r"optimizer\.kind adamw8bit needs the package bitsandbytes"):
+        make_trainer("optimizer.kind=adamw8bit")
 
 
 def test_the_rate_warms_up_and_falls(configure):
