@@ -84,12 +84,19 @@ class Plan:
 
     @property
     def disk(self) -> int:
-        """Bytes on disk: a checkpoint is written before the oldest one goes."""
-        return (self.config.checkpoints.keep + 1) * self.checkpoint + self.result
+        """Bytes on disk: a checkpoint is written before the oldest one goes, a LoRA of each stays."""
+        kept, config = self.config.checkpoints, self.config
+        results = 1 + (config.steps // kept.every if config.method == "lora" else 0)
+        return (kept.keep + 1) * self.checkpoint + results * self.result
 
-    def text(self, rate: float | None = None) -> str:
-        """To be read before the start. rate: clips a second, where it is known."""
-        return "\n".join([*_head(self), "", *_table(self.groups), "", *_needs(self), *_course(self, rate)])
+    def text(self) -> str:
+        """To be read before the start."""
+        return "\n".join([*_head(self), "", *_table(self.groups), "", *_needs(self), *_course(self)])
+
+    def time(self, rate: float, steps: int) -> str:
+        """How long `steps` will take at `rate` clips a second."""
+        seconds = self.config.batch / rate
+        return f"time: {rate:.3g} clips a second, about {duration(steps * seconds)} for {steps} steps"
 
     def tensors(self) -> str:
         """The trained tensors, block numbers drawn together."""
@@ -370,19 +377,15 @@ def _needs(plan: Plan) -> list[str]:
     ]
 
 
-def _course(plan: Plan, rate: float | None) -> list[str]:
+def _course(plan: Plan) -> list[str]:
     config = plan.config
     seen = config.steps * config.batch
     epochs = f"{seen / plan.clips:.3g} times the data"
-    lines = [
+    return [
         f"clips: {plan.clips}; the largest has {plan.tokens.video} tokens of picture and "
         f"{plan.tokens.audio} of sound",
         f"steps: {config.steps} of {config.batch} clips, {seen} in all, {epochs}",
     ]
-    if rate is not None:
-        seconds = config.batch / rate
-        lines.append(f"time: about {seconds:.3g} s a step, {duration(config.steps * seconds)} in all")
-    return lines
 
 
 def duration(seconds: float) -> str:

@@ -46,6 +46,10 @@ def train(config: TrainConfig, data: Path | Clips, out: Path, resume: bool = Fal
         trainer = Trainer(setup.trainee, setup.names, setup.batches, accelerator)
         if checkpoint is not None:
             trainer.load(checkpoint)
+        if left := config.steps - trainer.step:
+            pace = trainer.pace()
+            if accelerator.is_main_process:
+                log.info("%s", setup.plan.time(pace, left))
         go_on(setup, trainer, out, tell, stop)
         tell("done", trainer.step)
 

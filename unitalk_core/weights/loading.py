@@ -42,6 +42,7 @@ from .files import (
     save_tensors,
 )
 from .keymaps import find_part, recognise
+from .lora import is_lora_file
 
 Source = str | Path
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -218,7 +219,7 @@ def describe(path: Source) -> dict[str, Any]:
     sizes = read_shapes(path)
     return {
         "file": str(path),
-        "holds": [found.kind.name for found in recognise(sizes)],
+        "holds": ["LoRA"] if is_lora_file(sizes) else [found.kind.name for found in recognise(sizes)],
         "tensors": len(sizes),
         "parameters": sum(torch.Size(shape).numel() for shape in sizes.values()),
         "bytes": Path(path).stat().st_size,

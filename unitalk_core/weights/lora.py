@@ -96,10 +96,14 @@ def apply_lora(model: nn.Module, tensors: Mapping[str, Tensor], strength: float,
         weights[target].add_(changes[name].to(weights[target]), alpha=strength)
 
 
+def is_lora_file(names: Iterable[str]) -> bool:
+    return any(name.endswith((UP, WHOLE, WHOLE_BIAS)) for name in names)
+
+
 def read_lora(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a LoRA file; ValueError for a file that is none."""
     tensors = read_tensors(path)
-    if not any(name.endswith((UP, WHOLE, WHOLE_BIAS)) for name in tensors):
+    if not is_lora_file(tensors):
         raise ValueError(f"{path} is no LoRA of ours or ComfyUI's: it has no {UP[1:]} and no {WHOLE[1:]}")
     return tensors
 
