@@ -246,7 +246,18 @@ def make_patcher(
         model.to(offload)
     model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, put_back)
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, patch_tables)
     return patcher
+
+
+def patch_tables(patcher: Any, device: Any, *_: Any) -> None:
+    """After loading: apply patches to modulation tables, which the host skips: their modules have children.
+
+    Without it a LoRA with parts trained whole would be applied in part, and nothing would say so.
+    """
+    for key in patcher.patches:
+        if key.endswith(".modulation") and key not in patcher.backup:
+            patcher.patch_weight_to_device(key, device_to=device)
 
 
 def put_back(

@@ -20,9 +20,10 @@ from ..unitalk_core.training.metrics import read_metrics
 from ..unitalk_core.training.result import LORA, MODEL, MODEL_FILE
 from ..unitalk_core.weights.files import read_tensors
 from ..unitalk_core.weights.loading import load_embedded
+from ..unitalk_core.weights.lora import difference
 from . import codecs, host
 from .host import io
-from .loading import base_path, embedded_patcher, file_patcher
+from .loading import base_path, embedded_patcher, file_patcher, load_miniature
 
 PACKAGES = ("accelerate", "matplotlib", "pydantic", "yaml")
 PIP_NAMES = {"yaml": "pyyaml"}
@@ -204,6 +205,9 @@ class UniTalkTrainFull(io.ComfyNode):
                 io.Image.Output("curves", display_name="curves", tooltip="Losses by stream and by noise."),
                 io.Video.Output("sample", display_name="sample", tooltip="The last clip made along the way."),
                 io.String.Output("path", display_name="path", tooltip="Where the trained model lies."),
+                io.LoraModel.Output(
+                    "lora", display_name="lora", tooltip="What a miniature learned, as a LoRA on its base."
+                ),
             ],
         )
 
@@ -231,7 +235,7 @@ class UniTalkTrainFull(io.ComfyNode):
         chosen = {key: value or None for key, value in values.items()} | {"seed": seed}
         out = train_in_child(preset, data, name, changes_of(chosen, settings))
         model, clip, path = trained_model(out)
-        return io.NodeOutput(model, clip, *seen_of(out), str(path))
+        return io.NodeOutput(model, clip, *seen_of(out), str(path), learned(path))
 
 
 # --- what is asked for -----------------------------------------------------------------------------------
@@ -363,3 +367,10 @@ def trained_model(out: Path) -> tuple[Any, Any, Path]:
         clip = codecs.text_clip(parts.text_encoder, parts.config.markup)
         return embedded_patcher(parts, out / MODEL), clip, out / MODEL
     return file_patcher((out / MODEL_FILE,), None), host.nothing(), out / MODEL_FILE
+
+
+def learned(path: Path) -> Any:
+    """LORA_MODEL of what a miniature's network learned; nothing for a model file, where it is too large."""
+    if not path.is_dir():
+        return host.nothing()
+    return difference(load_embedded(path).model, load_miniature().model)

@@ -238,11 +238,18 @@ def test_a_trained_model_samples_and_loads_again(server, clips):
         "train": node("UniTalkTrainFull", data=["prepare", 0], **FULL),
         "path": node("PreviewAny", source=["train", 5]),
     }
+    graph["added"] = node(
+        "LoraModelLoader", model=["untrained_base", 0], lora=["train", 6], strength_model=1.0, bypass=False
+    )
     graph |= sampled(["train", 0], "full_") | sampled(["untrained_base", 0], "untrained_")
-    graph["full_text"]["inputs"]["clip"] = ["train", 1]
+    graph |= sampled(["added", 0], "added_")
+    for prefix in ("full_", "added_"):
+        graph[f"{prefix}text"]["inputs"]["clip"] = ["train", 1]
     history = done(server, graph)
-    for own, other in zip(latents(server, "untrained_"), latents(server, "full_"), strict=True):
-        assert not torch.equal(own, other)
+    made = [latents(server, prefix) for prefix in ("untrained_", "full_", "added_")]
+    for untrained, own, added in zip(*made, strict=True):
+        assert not torch.equal(own, untrained)
+        assert (added - own).norm() < 0.02 * (untrained - own).norm()
     assert history["outputs"]["path"]["text"] == [str(run_of(server, "own") / "model")]
 
 

@@ -65,6 +65,13 @@ def lora_file(
     return stored
 
 
+def difference(trained: nn.Module, base: nn.Module) -> dict[str, Tensor]:
+    """A LoRA file of all that differs between two models of one kind: as large as what was trained."""
+    before = base.state_dict()
+    changed = {name: one for name, one in trained.state_dict().items() if not torch.equal(one, before[name])}
+    return lora_file(changed, before, None)
+
+
 def _whole(name: str) -> str:
     if name.endswith(".bias"):
         return name.removesuffix(".bias") + WHOLE_BIAS

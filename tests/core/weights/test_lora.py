@@ -11,7 +11,7 @@ from unitalk_core.av import AV
 from unitalk_core.config import TINY
 from unitalk_core.models.mmdit import JointDiT, initialise
 from unitalk_core.weights.files import save_tensors
-from unitalk_core.weights.lora import add_lora, apply_lora, is_lora, lora_file, read_lora
+from unitalk_core.weights.lora import add_lora, apply_lora, difference, is_lora, lora_file, read_lora
 
 SMALL = {"width": 48, "heads": 2, "depth": 2, "ffn_width": 64, "text_dim": 32, "text_len": 16}
 HEAD = "diffusion_model.audio_model.head.head"
@@ -70,6 +70,17 @@ def test_strength_scales_it_and_its_negative_takes_it_off():
     apply_lora(model, file, 0.7, "test")
     apply_lora(model, file, -0.7, "test")
     torch.testing.assert_close(answer(model), answer(small()), rtol=1e-4, atol=1e-5)
+
+
+def test_the_difference_of_two_models_turns_one_into_the_other():
+    model, other = small(), small()
+    with torch.no_grad():
+        for name in WHOLE:
+            other.get_parameter(name).add_(0.1)
+    file = difference(other, model)
+    assert len(file) == len(WHOLE)
+    apply_lora(model, file, 1.0, "test")
+    torch.testing.assert_close(answer(model), answer(other), rtol=1e-4, atol=1e-5)
 
 
 def test_the_names_are_those_the_host_loads():
