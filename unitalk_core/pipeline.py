@@ -11,15 +11,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
-from .av import AV, Clip, draw_noise
+from .av import AV, Clip, ClipFormat, draw_noise
 from .config import ModelConfig
 from .diffusion.denoiser import Conditioning, Denoiser
 from .diffusion.guidance import CFG
@@ -68,6 +68,9 @@ class Request:
 
     voice: (samples,) at the model's sample rate, a few seconds of who shall speak.
     image: (h, w, 3) in 0..1, the first frame; it is scaled and cropped to fill the clip.
+    keep_video: (f, h, w, 3) in 0..1 at the model's rate, a picture that gets a sound and comes back as it is.
+    keep_audio: (samples,) at the model's sample rate, a sound that gets a picture and comes back as it is.
+    picture: False makes sound alone.
     """
 
     say: str = ""
@@ -86,6 +89,15 @@ class Request:
     couple: tuple[bool, bool] = (True, True)
     voice: Tensor | None = None
     image: Tensor | None = None
+    keep_video: Tensor | None = None
+    keep_audio: Tensor | None = None
+    picture: bool = True
+
+    @property
+    def coupling(self) -> tuple[bool, bool]:
+        """`couple`, but what is kept does not look at what is made (paper: TV2A)."""
+        audio_to_video, video_to_audio = self.couple
+        return audio_to_video and self.keep_video is None, video_to_audio and self.keep_audio is None
 
     @property
     def seeds(self) -> AV[int]:
@@ -155,13 +167,13 @@ def generate(
             guidance=CFG(AV(request.video_cfg, request.audio_cfg)),
             clean=clean,
             denoise_mask=mask,
-            couple=request.couple,
+            couple=request.coupling,
             integer_timesteps=request.sampler in WHOLE_TIMESTEPS,
         )
         sigmas = SCHEDULES[request.sampler](request.steps, request.shift or bundle.config.shift)
         latents = SAMPLERS[request.sampler](denoiser, noise, sigmas, watched(on_step, request.steps))
         trace.latents = check_finite(denoiser.keep(latents), "at the end of sampling")
-    return decode(bundle, trace.latents, frames, trace)
+    return with_given(decode(bundle, made(trace.latents, request), frames, trace), request)
 
 
 def check_request(config: ModelConfig, request: Request) -> int:
@@ -186,9 +198,19 @@ def check_request(config: ModelConfig, request: Request) -> int:
     if request.shift is not None and not 0 < request.shift < math.inf:
         raise ValueError(f"shift must be above 0, got {request.shift:g}")
     check_inputs(config, request)
+    check_kept(config, request)
+    return frames_of(clip, request)
+
+
+def frames_of(clip: ClipFormat, request: Request) -> int:
+    """How many frames the clip has; what is kept sets it, else `seconds`, else the words."""
+    if request.keep_video is not None:
+        return clip.check_frames(len(request.keep_video))
+    if request.keep_audio is not None:
+        frames = float(request.keep_audio.shape[-1] * clip.fps / clip.sample_rate)
+        return clip.check_frames(1 + clip.frame_stride * math.ceil((frames - 1) / clip.frame_stride))
     longest = float(clip.max_frames / clip.fps)
-    seconds = seconds_for(request.say, longest) if request.seconds is None else request.seconds
-    return clip.frames_for(seconds)
+    return clip.frames_for(seconds_for(request.say, longest) if request.seconds is None else request.seconds)
 
 
 def check_inputs(config: ModelConfig, request: Request) -> None:
@@ -206,6 +228,27 @@ def check_inputs(config: ModelConfig, request: Request) -> None:
             raise ValueError("this model makes sound only and does not take an image; leave it out")
         if request.image.ndim != 3 or request.image.shape[-1] != 3:
             raise ValueError(f"an image must be (height, width, 3), got {tuple(request.image.shape)}")
+
+
+def check_kept(config: ModelConfig, request: Request) -> None:
+    """ValueError if a picture or sound that is to be kept cannot be, or contradicts what else was asked."""
+    asked = ("keep_video", "keep_audio", "seconds")
+    if len(twice := [name for name in asked if getattr(request, name) is not None]) > 1:
+        raise ValueError(f"{' and '.join(twice)} each set the length of the clip; give one of them")
+    picture = {"keep_video": request.keep_video, "keep_audio": request.keep_audio, "image": request.image}
+    for name, one in picture.items():
+        if one is not None and (not request.picture or None in (config.streams.video, config.streams.audio)):
+            raise ValueError(f"{name} needs a model and a clip with picture and sound; leave it out")
+    if request.keep_video is not None:
+        if request.image is not None:
+            raise ValueError("keep_video is the whole picture already; leave out the image")
+        if request.keep_video.ndim != 4 or request.keep_video.shape[-1] != 3:
+            shape = tuple(request.keep_video.shape)
+            raise ValueError(f"keep_video must be (frames, height, width, 3), got {shape}")
+    if request.keep_audio is not None:
+        sound = request.keep_audio
+        if sound.ndim != 1 or not len(sound) or not torch.isfinite(sound).all():
+            raise ValueError(f"keep_audio must be (samples,) of numbers, got {tuple(sound.shape)}")
 
 
 def seconds_for(say: str, longest: float) -> float:
@@ -228,7 +271,8 @@ def seconds_for(say: str, longest: float) -> float:
 def clip_shape(config: ModelConfig, frames: int, request: Request) -> AV[tuple[int, ...] | None]:
     """Shapes of the latents, (1, c, f, h, w) and (1, c, n); None for a stream the model does not have."""
     shape = config.format.latent_shape(frames, request.width, request.height)
-    return config.streams.map(lambda _, size: size, shape)
+    shape = config.streams.map(lambda _, size: size, shape)
+    return shape if request.picture else AV(None, shape.audio)
 
 
 def encode_conditions(bundle: Bundle, request: Request) -> tuple[Conditioning, Conditioning]:
@@ -252,13 +296,59 @@ def encode_voice(bundle: Bundle, voice: Tensor) -> Tensor:
 
 def kept_parts(bundle: Bundle, request: Request, noise: Latents) -> tuple[Latents | None, Latents | None]:
     """(clean latents, denoise_mask) of the parts that are given: 1 = generate, 0 = keep. None = make all."""
+    if request.keep_video is not None:
+        picture = encode_picture(bundle, request, request.keep_video)
+        return AV(picture, None), AV(nothing_of(noise.video), None)
+    if request.keep_audio is not None:
+        sound = encode_sound(bundle, request.keep_audio, noise.audio.shape[-1])
+        first, mask = kept_image(bundle, request, noise)
+        return AV(first, sound), AV(mask, nothing_of(noise.audio))
+    first, mask = kept_image(bundle, request, noise)
+    return (None, None) if first is None else (AV(first, None), AV(mask, None))
+
+
+def kept_image(bundle: Bundle, request: Request, noise: Latents) -> tuple[Tensor | None, Tensor | None]:
+    """The same for the picture, of which the first frame may be given."""
     if request.image is None:
         return None, None
-    pixels = fill(request.image, request.width, request.height) * 2 - 1
-    first = bundle.video_vae.encode(pixels[:, :, None].to(bundle.device))
-    clean, mask = torch.zeros_like(noise.video), torch.ones_like(noise.video[:, :1, :, :1, :1])
-    clean[:, :, :1], mask[:, :, :1] = first, 0
-    return AV(clean, None), AV(mask, None)
+    clean, mask = torch.zeros_like(noise.video), 1 - nothing_of(noise.video)
+    clean[:, :, :1], mask[:, :, :1] = encode_picture(bundle, request, request.image[None]), 0
+    return clean, mask
+
+
+def nothing_of(latent: Tensor) -> Tensor:
+    """A mask that keeps all of a stream: (1, 1, f, 1, 1) or (1, 1, n) zeros."""
+    return torch.zeros(1, 1, latent.shape[2], *[1] * (latent.ndim - 3), device=latent.device)
+
+
+def encode_picture(bundle: Bundle, request: Request, frames: Tensor) -> Tensor:
+    """(f, h, w, 3) in 0..1 -> (1, c, f', h', w'), each frame scaled and cut to fill the clip."""
+    pixels = torch.stack([fill(frame, request.width, request.height) for frame in frames], dim=2) * 2 - 1
+    return bundle.video_vae.encode(pixels.to(bundle.device))
+
+
+def encode_sound(bundle: Bundle, waveform: Tensor, latents: int) -> Tensor:
+    """(samples,) -> (1, c, latents), cut, or with silence behind it."""
+    samples = latents * bundle.audio_codec.stride
+    sound = pad(waveform[:samples], (0, max(0, samples - len(waveform))))
+    return bundle.audio_codec.encode(sound[None].to(bundle.device))
+
+
+def made(latents: Latents, request: Request) -> Latents:
+    """Without the streams that were given: they need no decoding."""
+    video = latents.video if request.keep_video is None else None
+    return AV(video, latents.audio if request.keep_audio is None else None)
+
+
+def with_given(clip: Clip, request: Request) -> Clip:
+    """The clip with what was to be kept, untouched; silence behind a sound shorter than its picture."""
+    if request.keep_video is not None:
+        return replace(clip, frames=request.keep_video)
+    if request.keep_audio is not None:
+        samples = int(len(clip.frames) * clip.sample_rate / clip.fps)
+        silence = max(0, samples - len(request.keep_audio))
+        return replace(clip, waveform=pad(request.keep_audio, (0, silence))[None])
+    return clip
 
 
 def fill(image: Tensor, width: int, height: int) -> Tensor:

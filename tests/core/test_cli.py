@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 
 import av
@@ -17,6 +18,7 @@ import torch
 
 from unitalk_core import media
 from unitalk_core.__main__ import main
+from unitalk_core.av import Clip
 
 SHORT = ["--seconds", "0.36", "--steps", "2"]
 
@@ -55,6 +57,29 @@ def test_a_voice_and_an_image_are_used(tmp_path, capsys):
     assert say(*given, "--out", tmp_path / "a.mp4", "--report", tmp_path / "a.json") == 0
     asked = json.loads((tmp_path / "a.json").read_text())["request"]
     assert asked["voice"] and asked["image"]
+
+
+def test_a_kept_picture_has_its_own_size_and_says_what_is_left_out(tmp_path, capsys):
+    frames = torch.rand(11, 48, 80, 3)
+    media.write_clip(tmp_path / "given.mp4", Clip(frames, None, Fraction(25), 16000))
+    asked = {"keep-video": "given.mp4", "out": "a.mp4", "report": "a.json"}
+    files = [part for option, name in asked.items() for part in (f"--{option}", str(tmp_path / name))]
+    assert main(["sample", "--say", "good morning", "--steps", "2", *files]) == 0
+    assert "its last 2 frames are left out" in capsys.readouterr().out
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert (report["width"], report["height"], report["frames"]) == (80, 48, 9)
+    assert report["request"]["keep_video"] is True
+    kept, given = (media.read_video(tmp_path / name).frames for name in ("a.mp4", "given.mp4"))
+    assert (kept - given[:9]).abs().mean() < 0.05  # h264 twice
+
+
+def test_sound_alone_is_a_wav_file(tmp_path, capsys):
+    assert say("--no-video", "--out", tmp_path / "a.wav") == 0
+    waveform, rate = media.read_audio(tmp_path / "a.wav")
+    assert rate == 16000 and waveform.shape[1] > 1000
+    assert "sound alone" in capsys.readouterr().out
+    assert say("--no-video", "--out", tmp_path / "a.mp4") == 2
+    assert "must end in .wav" in capsys.readouterr().err
 
 
 def test_many_lines_make_many_clips_and_one_bad_line_stops_none(tmp_path, capsys):

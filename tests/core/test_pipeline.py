@@ -186,3 +186,66 @@ def test_a_saved_model_makes_the_clips_that_it_made_before(tiny_bundle, embedded
 def test_words_that_the_model_does_not_know_are_named(tiny_bundle, caplog):
     tiny_bundle.text_encoder.tokenize(["a woman with a purple dragon <S>hello<E> a low roaring voice"])
     assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["dragon", "roaring"]
+
+
+def test_a_kept_picture_comes_back_untouched_and_sets_the_length(tiny_bundle):
+    frames = torch.rand(9, 40, 50, 3)
+    clip = generate(tiny_bundle, replace(ASK, seconds=None, keep_video=frames))
+    assert torch.equal(clip.frames, frames)
+    assert abs(clip.waveform.shape[-1] / clip.sample_rate - 9 / 25) <= 1 / 25
+
+
+def test_a_kept_sound_comes_back_bit_by_bit_with_silence_to_the_end_of_the_picture(tiny_bundle):
+    sound = 0.1 * torch.randn(5000)
+    clip = generate(tiny_bundle, replace(ASK, seconds=None, keep_audio=sound))
+    assert torch.equal(clip.waveform[0, :5000], sound)
+    assert not clip.waveform[0, 5000:].any()
+    assert len(clip.frames) == 9  # the fewest of 4n+1 that hold 312.5 ms
+
+
+def test_what_is_kept_is_encoded_and_does_not_change(tiny_bundle):
+    frames, sound = torch.rand(9, 64, 64, 3), 0.1 * torch.randn(9 * 640)
+    trace = Trace()
+    generate(tiny_bundle, replace(ASK, seconds=None, keep_video=frames), trace=trace)
+    pixels = frames.permute(3, 0, 1, 2)[None] * 2 - 1
+    torch.testing.assert_close(
+        trace.latents.video, tiny_bundle.video_vae.encode(pixels), rtol=1e-3, atol=1e-3
+    )
+    generate(tiny_bundle, replace(ASK, seconds=None, keep_audio=sound), trace=trace)
+    stride = tiny_bundle.audio_codec.stride
+    whole = sound[None, : len(sound) // stride * stride]
+    torch.testing.assert_close(trace.latents.audio, tiny_bundle.audio_codec.encode(whole))
+
+
+def test_what_is_kept_does_not_look_at_what_is_made():
+    assert replace(ASK, keep_video=torch.zeros(5, 64, 64, 3)).coupling == (False, True)
+    assert replace(ASK, keep_audio=torch.zeros(3200)).coupling == (True, False)
+    assert ASK.coupling == (True, True)
+
+
+def test_sound_alone_has_no_picture(tiny_bundle):
+    clip = generate(tiny_bundle, replace(ASK, picture=False))
+    assert clip.frames is None
+    assert torch.isfinite(clip.waveform).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"seconds": 1.0, "keep_video": torch.zeros(5, 64, 64, 3)}, "keep_video and seconds each set"),
+        ({"seconds": 1.0, "keep_audio": torch.zeros(3200)}, "keep_audio and seconds each set the length"),
+        ({"keep_video": torch.zeros(6, 64, 64, 3)}, r"frames must be 4n\+1, got 6"),
+        ({"keep_video": torch.zeros(5, 64, 64)}, "keep_video must be"),
+        ({"keep_audio": torch.zeros(16000 * 6)}, "frames must be at most 121"),
+        ({"keep_audio": torch.zeros(0)}, "keep_audio must be"),
+        ({"keep_audio": torch.zeros(3200), "picture": False}, "keep_audio needs a model and"),
+        ({"image": torch.zeros(64, 64, 3), "picture": False}, "image needs a model and a clip"),
+        (
+            {"keep_video": torch.zeros(5, 64, 64, 3), "image": torch.zeros(64, 64, 3)},
+            "keep_video is the whole picture already",
+        ),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_before_work(tiny_bundle, asked, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check_request(tiny_bundle.config, replace(ASK, **{"seconds": None} | asked))

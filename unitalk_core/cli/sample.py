@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..av import Clip
     from ..pipeline import Bundle, Request, Trace
 
@@ -65,6 +67,9 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--sound", metavar="TEXT", help="how it sounds")
     what.add_argument("--voice", metavar="FILE", help="a few seconds of the voice that shall speak")
     what.add_argument("--image", metavar="FILE", help="the first frame, cropped to fill the clip")
+    what.add_argument("--keep-video", metavar="FILE", help="a video that gets a sound; its picture stays")
+    what.add_argument("--keep-audio", metavar="FILE", help="a sound that gets a picture; it stays as it is")
+    what.add_argument("--no-video", dest="picture", action="store_false", help="sound alone, as a .wav file")
     form = parser.add_argument_group("form")
     form.add_argument("--seconds", type=float, help="length of the clip (default: what the words take)")
     form.add_argument("--width", type=int, help="pixels, a multiple of 32 (64, what tiny was trained on)")
@@ -88,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if lines is None and "out" not in args:
         raise ValueError("there is no --out; name the file that the clip shall be written to")
     if lines is None:
-        check_target(args.out, ".mp4")
+        check_target(args.out, suffix(args))
     bundle = load(args)
     loaded = time.perf_counter() - start
     if lines is None:
@@ -99,6 +104,11 @@ def run(args: argparse.Namespace) -> int:
     if report is not None:
         write_report(report, made)
     return code
+
+
+def suffix(args: argparse.Namespace) -> str:
+    """Of the file that is made."""
+    return ".mp4" if getattr(args, "picture", True) else ".wav"
 
 
 def read_lines(args: argparse.Namespace) -> dict[int, tuple[str, argparse.Namespace]]:
@@ -154,7 +164,7 @@ def line_arguments(text: str, base: argparse.Namespace, number: int) -> argparse
     if "out" not in args:
         if folder is None:
             raise ValueError("there is no out; name the file, or give --out FOLDER for all lines")
-        args.out = str(folder / f"{number:04d}.mp4")
+        args.out = str(folder / f"{number:04d}{suffix(args)}")
     return args
 
 
@@ -173,22 +183,38 @@ def make_clip(bundle: Bundle, args: argparse.Namespace, load_seconds: float = 0.
     """Make and write one clip, say so in one line, and return the report on it."""
     from tqdm import tqdm
 
-    from ..media import check_target, write_clip
+    from ..media import check_target
     from ..pipeline import Trace, check_request, generate
 
     start = time.perf_counter()
-    out = check_target(args.out, ".mp4")
+    out = check_target(args.out, suffix(args))
     request = request_from(bundle, args)
     check_request(bundle.config, request)
     trace = Trace({"load": load_seconds})
     with tqdm(total=request.steps, desc=out.name, unit="step", delay=0.2) as bar:
         clip = generate(bundle, request, lambda *_: bar.update(), trace)
     with trace.stage("write"):
-        write_clip(out, clip, {"unitalk": json.dumps(asked_for(request))}, bundle.shown)
+        write(out, clip, request, bundle)
     total = load_seconds + time.perf_counter() - start
     report = describe(out, clip, request, bundle, trace) | {"total_seconds": round(total, 3)}
     print(summary(report))
     return report
+
+
+def write(out: Path, clip: Clip, request: Request, bundle: Bundle) -> None:
+    """As mp4, or as wav where there is no picture."""
+    from ..media import write_clip, write_wav
+
+    if clip.frames is None:
+        write_wav(out, clip.waveform, clip.sample_rate)
+    else:
+        told = {"unitalk": json.dumps(asked_for(request))}
+        write_clip(out, clip, told, scale(request, bundle))
+
+
+def scale(request: Request, bundle: Bundle) -> int:
+    """How many times larger the picture is written; one that was kept has its own size."""
+    return bundle.shown if request.keep_video is None else 1
 
 
 def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
@@ -196,35 +222,50 @@ def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
     from ..media import read_audio, read_image
     from ..pipeline import Request
 
+    rate = bundle.config.format.sample_rate
     given = {one.name: getattr(args, one.name) for one in fields(Request) if one.name in args}
     if "voice" in given:
-        given["voice"] = read_audio(args.voice, bundle.config.format.sample_rate, mono=True)[0][0]
+        given["voice"] = read_audio(args.voice, rate, mono=True)[0][0]
     if "image" in given:
         given["image"] = read_image(args.image)
+    if "keep_video" in given:
+        given["keep_video"] = whole_latents(args.keep_video, bundle)
+    if "keep_audio" in given:
+        given["keep_audio"] = read_audio(args.keep_audio, rate, mono=True)[0][0]
     return Request(**given)
+
+
+def whole_latents(path: str, bundle: Bundle) -> Tensor:
+    """The frames of a video at the model's rate; says how many at its end do not fill a latent."""
+    from ..media import read_video
+
+    form = bundle.config.format
+    frames = read_video(path, fps=form.fps).frames
+    left = (len(frames) - 1) % form.frame_stride
+    if left:
+        print(f"{path}: its last {left} frames are left out, because the model sees {form.frame_stride}n+1")
+    return frames[: len(frames) - left]
 
 
 def asked_for(request: Request) -> dict[str, Any]:
     """The request without its pictures and sounds, to be written down."""
     plain = {one.name: getattr(request, one.name) for one in fields(request)}
-    return {name: value for name, value in plain.items() if name not in ("voice", "image")} | {
-        "audio_seed": request.seeds.audio,
-        "voice": request.voice is not None,
-        "image": request.image is not None,
-    }
+    heavy = ("voice", "image", "keep_video", "keep_audio")
+    return plain | {"audio_seed": request.seeds.audio} | {name: plain[name] is not None for name in heavy}
 
 
 def describe(out: Path, clip: Clip, request: Request, bundle: Bundle, trace: Trace) -> dict[str, Any]:
     """All about a clip that was made, for --report."""
     from ..peak import peak_memory
 
-    height, width = clip.frames.shape[1:3]
+    picture = (0, 0, 0) if clip.frames is None else clip.frames.shape[:3]
+    shown = scale(request, bundle)
     return {
         "path": str(out),
         "bytes": out.stat().st_size,
-        "width": width * bundle.shown,
-        "height": height * bundle.shown,
-        "frames": len(clip.frames),
+        "width": picture[2] * shown,
+        "height": picture[1] * shown,
+        "frames": picture[0],
         "fps": float(clip.fps),
         "seconds": round(clip.seconds, 4),
         "sample_rate": clip.sample_rate,
@@ -248,8 +289,9 @@ def digest(trace: Trace) -> str:
 
 def summary(report: dict[str, Any]) -> str:
     stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in report["stage_seconds"].items())
+    size = f"{report['width']} x {report['height']}" if report["frames"] else "sound alone"
     return (
-        f"{report['path']}: {report['width']} x {report['height']}, {report['seconds']:.2f} s, "
+        f"{report['path']}: {size}, {report['seconds']:.2f} s, "
         f"{report['bytes'] / 1000:.0f} kB; made in {report['total_seconds']:.2f} s ({stages})"
     )
 
