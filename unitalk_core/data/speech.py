@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,7 +153,8 @@ class Espeak:
         for parameter, value in ((RATE, rate), (PITCH, pitch), (PITCH_RANGE, pitch_range)):
             self._library.espeak_SetParameter(parameter, value, 0)
         encoded = text.encode()
-        self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, UTF8, None, None)
+        with _heard():
+            self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, UTF8, None, None)
         return self._spoken(text, voice.sample_rate)
 
     def _spoken(self, text: str, sample_rate: int) -> Spoken:
@@ -181,6 +183,19 @@ def _fade(wave: Tensor, length: int = 66) -> Tensor:
     wave[:length] *= ramp[: len(wave)]
     wave[-length:] *= ramp.flip(0)[-len(wave) :]
     return wave
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Raise what is raised in a callback, such as a stop: ctypes itself would print it and go on."""
+    caught: list[BaseException] = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda one: caught.append(one.exc_value)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+    if caught:
+        raise caught[0]
 
 
 @contextmanager

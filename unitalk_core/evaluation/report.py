@@ -2,6 +2,8 @@
 
 - text: the model gets the sentence, the scene and the sound in words -> words, sync;
 - given: it gets a voice and a first frame too -> pitch and timbre of that voice, identity of that face;
+- dub: it gets the true picture and makes the sound -> words, sync;
+- drive: it gets the true sound and makes the picture -> sync;
 - codec: the true clip through the model's own VAEs and vocoder: what a perfect sampler would reach.
 
 Of four clips in a row two have words, and two have voices, that training never had.
@@ -29,7 +31,7 @@ from .measures import Measure, Threshold, measure
 Make = Callable[[Bundle, Request], Clip]
 OnClip = Callable[[int, int], None]
 
-TASKS = ("text", "given", "codec")
+TASKS = ("text", "given", "dub", "drive", "codec")
 LONG_WORD = 2  # syllables that the word judge needs
 NO_PITCH = 2400.0  # cents, where no pitch is found
 LAG = 2  # frames
@@ -135,9 +137,11 @@ def evaluate(
         measures |= words_of(runs["text"], ceiling) | sync_of(runs["text"], ceiling)
     if "given" in runs:
         measures |= voice_of(runs["given"], ceiling) | face_of(runs["given"], ceiling)
-    if "codec" in runs:
-        coded = words_of(runs["codec"], ceiling) | sync_of(runs["codec"], ceiling)
-        measures |= {f"codec.{name}": one for name, one in coded.items()}
+    for task in ("dub", "drive", "codec"):
+        if task in runs:
+            found = {} if task == "drive" else words_of(runs[task], ceiling)
+            found |= sync_of(runs[task], ceiling)
+            measures |= {f"{task}.{name}": one for name, one in found.items()}
     return {name: one.to_json() for name, one in measures.items()}
 
 
@@ -155,11 +159,15 @@ def check(bundle: Bundle, clips: int, tasks: Sequence[str]) -> None:
 
 
 def request(task: str, truth: SyntheticClip, seed: int) -> Request:
-    """What the model is asked for: the words of a held-out clip and its length, or its voice and face too."""
-    given = {"voice": truth.reference, "image": truth.frames[0].float() / 255} if task == "given" else {}
-    return Request(
-        say=truth.say, scene=truth.scene, sound=truth.sound, seconds=truth.seconds, seed=seed, **given
-    )
+    """What the model is asked for: the words of a held-out clip, and what of the clip it is given."""
+    frames = truth.frames.float() / 255
+    given = {
+        "text": {"seconds": truth.seconds},
+        "given": {"seconds": truth.seconds, "voice": truth.reference, "image": frames[0]},
+        "dub": {"keep_video": frames},
+        "drive": {"keep_audio": truth.waveform},
+    }
+    return Request(say=truth.say, scene=truth.scene, sound=truth.sound, seed=seed, **given[task])
 
 
 @torch.no_grad()

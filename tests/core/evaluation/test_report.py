@@ -76,7 +76,11 @@ def test_what_is_asked_for_is_legal_and_has_the_truths_length(tiny_bundle: Bundl
         text, given = request("text", truth, 1), request("given", truth, 1)
         assert text.voice is None and text.image is None
         assert given.voice is truth.reference and given.image.shape == (64, 64, 3)
-        assert check_request(tiny_bundle.config, given) == len(truth.frames)
+        dub, drive = request("dub", truth, 1), request("drive", truth, 1)
+        assert dub.keep_audio is None and drive.keep_video is None
+        assert torch.equal(drive.keep_audio, truth.waveform)
+        for asked in (given, dub, drive):
+            assert check_request(tiny_bundle.config, asked) == len(truth.frames)
 
 
 def test_the_codec_gives_a_clip_of_the_same_length(tiny_bundle: Bundle, truths: list[Any]) -> None:
@@ -89,7 +93,7 @@ def test_the_codec_gives_a_clip_of_the_same_length(tiny_bundle: Bundle, truths: 
 def test_bad_requests_are_sentences(tiny_bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="at least 8 clips, got 3"):
         evaluate(tiny_bundle, 3)
-    with pytest.raises(ValueError, match="tasks are text, given, codec, got dub"):
-        evaluate(tiny_bundle, 8, tasks=("dub",))
+    with pytest.raises(ValueError, match="tasks are text, given, dub, drive, codec, got sing"):
+        evaluate(tiny_bundle, 8, tasks=("sing",))
     with pytest.raises(ValueError, match="24 fps, 16000 Hz and reads ovi-720"):
         evaluate(replace(tiny_bundle, config=OVI_720), 8)
