@@ -7,6 +7,7 @@ processes shard or replicate.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -201,3 +202,4 @@ def main(out: Path, kinds: list[str]) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2:])
+    os._exit(0)  # gloo's threads may abort an interpreter that winds down; all files are written
