@@ -157,10 +157,9 @@ class UniTalk(comfy.model_base.BaseModel):
 
     def _reference_len(self) -> int:
         """As many latents of a voice as the model hears; ValueError if it hears none."""
-        listening = [one for one in self.unitalk.streams.present() if one.reference != "none"]
-        if not listening:
+        if not self.unitalk.reference_len:
             raise ValueError("this model does not take a voice; leave out UniTalk Reference Audio Encode")
-        return max(one.reference_len for one in listening)
+        return self.unitalk.reference_len
 
     def process_timestep(
         self,

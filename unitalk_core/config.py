@@ -61,6 +61,12 @@ class ModelConfig:
             shapes = " and ".join(f"{s.width} x {s.heads} x {s.depth}" for s in present)
             raise ValueError(f"both streams must share width, heads and depth, got {shapes}")
 
+    @property
+    def reference_len(self) -> int:
+        """How many audio latents of a reference voice the model hears; 0 if it hears none."""
+        lengths = (one.reference_len for one in self.streams.present() if one.reference != "none")
+        return max(lengths, default=0)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"format": asdict(self.format) | {"fps": str(self.format.fps)}}
 

@@ -216,7 +216,7 @@ def frames_of(clip: ClipFormat, request: Request) -> int:
 def check_inputs(config: ModelConfig, request: Request) -> None:
     """ValueError if a voice or an image was given that this model cannot use."""
     if request.voice is not None:
-        if not any(stream.reference != "none" for stream in config.streams.present()):
+        if not config.reference_len:
             raise ValueError("this model does not take a voice; leave it out")
         seconds = request.voice.shape[-1] / config.format.sample_rate
         if request.voice.ndim != 1 or seconds < MIN_VOICE or not torch.isfinite(request.voice).all():
@@ -285,10 +285,8 @@ def encode_conditions(bundle: Bundle, request: Request) -> tuple[Conditioning, C
 
 def encode_voice(bundle: Bundle, voice: Tensor) -> Tensor:
     """(samples,) -> (1, n, c): the audio latents of a voice, time first, as many as the model hears."""
-    listening = [one for one in bundle.config.streams.present() if one.reference != "none"]
-    limit = max(one.reference_len for one in listening)
     stride = bundle.audio_codec.stride
-    heard = voice[: min(limit, len(voice) // stride) * stride]
+    heard = voice[: min(bundle.config.reference_len, len(voice) // stride) * stride]
     if len(voice) - len(heard) >= stride:
         log.info("the model hears the first %.1f s of the voice", len(heard) / bundle.audio_codec.sample_rate)
     return bundle.audio_codec.encode(heard[None].to(bundle.device)).transpose(1, 2)

@@ -25,7 +25,7 @@ from ..models.markup import SPEECH_TAGS, TAG
 from ..models.phonemes import prompt_ids, unknown_captions
 from ..models.text_encoder import clean_text
 from ..pipeline import MIN_VOICE
-from .clips import CAPTION, Probe, Row, heard_latents, probe, prompts_of, read_clip, whole_frames
+from .clips import CAPTION, Probe, Row, probe, prompts_of, read_clip, whole_frames
 
 log = logging.getLogger("unitalk")
 
@@ -239,7 +239,7 @@ def _reference(row: Row, config: ModelConfig) -> tuple[list[str], list[str]]:
         waveform, rate = read_audio(row.reference, mono=True)
     except (ValueError, OSError) as error:
         return [f"its reference cannot be used: {error}"], []
-    seconds, heard = waveform.shape[1] / rate, heard_latents(config) / config.format.audio_rate
+    seconds, heard = waveform.shape[1] / rate, config.reference_len / config.format.audio_rate
     if seconds < MIN_VOICE:
         return [f"its reference lasts {seconds:.2f} s; give at least {MIN_VOICE:g} s of the voice"], []
     if problem := _unheard(waveform):

@@ -9,6 +9,7 @@ f frames · h, w rows, columns of pixels or latents · n samples
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -23,7 +24,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..av import Clip, ClipFormat
-from ..config import ModelConfig
 from ..media import nearest, read_video, resample
 from ..models.markup import SPEECH_TAGS, build_prompt
 from ..pipeline import fill, fill_size
@@ -257,12 +257,6 @@ def _probe(file: Any) -> Probe:
     )
 
 
-def heard_latents(config: ModelConfig) -> int:
-    """How many audio latents of a reference the model hears; 0 if it hears none."""
-    lengths = (one.reference_len for one in config.streams.present() if one.reference != "none")
-    return max(lengths, default=0)
-
-
 def whole_frames(frames: int, clip: ClipFormat) -> int:
     """The first frames that fill whole latents."""
     return frames - (frames - 1) % clip.frame_stride
@@ -296,7 +290,13 @@ def mouth_mask(row: Row, clip: ClipFormat, size: tuple[int, int], frames: int) -
     mask = torch.zeros(clip.latent_frames(frames), rows, columns, dtype=torch.bool)
     windows = [boxes[:1], *boxes[1:].split(clip.frame_stride)]
     for one, window in zip(mask, windows, strict=True):
-        low = (window[:, :2].amin(0) / clip.pixel_stride).floor().clamp(min=0).int().tolist()
-        high = (window[:, 2:].amax(0) / clip.pixel_stride).ceil().int().clamp(min=0).tolist()
-        one[low[1] : high[1], low[0] : high[0]] = True
+        box = [*window[:, :2].amin(0).tolist(), *window[:, 2:].amax(0).tolist()]
+        mark_box(one, box, clip.pixel_stride)
     return mask
+
+
+def mark_box(mask: Tensor, box: Sequence[float], stride: int) -> None:
+    """Set the latents (..., h, w) that a box (left, top, right, bottom in pixels) touches in any part."""
+    left, top = (max(0, math.floor(edge / stride)) for edge in box[:2])
+    right, bottom = (max(0, math.ceil(edge / stride)) for edge in box[2:])
+    mask[..., top:bottom, left:right] = True

@@ -25,7 +25,7 @@ from ..weights.keymaps import find_part
 from ..weights.loading import load_audio_codec, load_text_encoder, load_video_vae, stored_config
 from ..weights.shapes import model_config
 from .checks import hushed
-from .clips import Row, heard_latents, mouth_mask, prompts_of, read_clip
+from .clips import Row, mouth_mask, prompts_of, read_clip
 
 FULL_SIZE = {"unitalk": UNITALK, "ovi-720": OVI_720, "ovi-960": OVI_960}
 PIXELS_AT_ONCE = (
@@ -50,7 +50,7 @@ class Encoders:
             "size": list(size),
             "format": plain["format"],
             "markup": plain["markup"],
-            "reference_len": heard_latents(self.config),
+            "reference_len": self.config.reference_len,
             "picture": self.config.streams.video is not None,
             "encoders": dict(self.hashes),
         }
@@ -158,7 +158,7 @@ def encode_row(
     tensors = {"audio": encode_sound(clip.waveform, encoders)}
     if config.streams.video is not None:
         tensors["video"] = encode_picture(clip.frames, encoders)
-    if row.reference is not None and (heard := heard_latents(config)):
+    if row.reference is not None and (heard := config.reference_len):
         voice, _ = read_audio(row.reference, config.format.sample_rate, mono=True)
         tensors["reference"] = encode_sound(voice[:, : heard * config.format.audio_stride], encoders)
     for i, prompt in enumerate(dict.fromkeys(prompts.values())):

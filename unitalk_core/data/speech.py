@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -168,7 +169,7 @@ class Espeak:
         edges = [self._events[i][0] for i in sounding] + [min(silence[0], last) if silence else last]
         phones = tuple(
             Mark(self._events[i][1], (start - first) / sample_rate, (end - first) / sample_rate)
-            for i, start, end in zip(sounding, edges, edges[1:], strict=False)
+            for i, (start, end) in zip(sounding, pairwise(edges), strict=True)
         )
         return Spoken(_fade(wave[first:last]), phones)
 

@@ -168,8 +168,8 @@ class Batches:
 
     def _reference_shape(self) -> tuple[int, int] | None:
         """(latents, channels) of the voice that the model hears, or None if it hears none."""
-        heard = [one for one in self.model.streams.present() if one.reference != "none"]
-        return (heard[0].reference_len, heard[0].reference_dim) if heard else None
+        heard, channels = self.model.reference_len, self.model.format.audio_channels
+        return (heard, channels) if heard else None
 
     def _context(self, texts: list[Text | None]) -> Tensor:
         """(b, text_len, dim), or (b, text_len) ids; zeros where a text is left out."""

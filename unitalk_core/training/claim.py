@@ -59,13 +59,17 @@ def begun(out: Path) -> bool:
     return (out / CONFIG).is_file() and bool(checkpoints(out) or read_metrics(out))
 
 
+def stored_config(out: Path) -> TrainConfig:
+    """What the run in this folder was begun with."""
+    return from_data(json.loads((out / CONFIG).read_text(encoding="utf-8")), str(out / CONFIG))
+
+
 def check_free(out: Path, config: TrainConfig, resume: bool) -> None:
     if not begun(out):
         return
     if not resume:
         raise ValueError(f"{out} holds a run already; go on with --resume, or give another folder")
-    stored = from_data(json.loads((out / CONFIG).read_text(encoding="utf-8")), str(out / CONFIG))
-    if stored.fingerprint != config.fingerprint:
+    if stored_config(out).fingerprint != config.fingerprint:
         raise ValueError(f"the configuration of the run in {out} was another; give another folder")
 
 

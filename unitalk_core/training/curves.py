@@ -110,8 +110,8 @@ def task_lines(records: Sequence[Record], tasks: Sequence[str]) -> dict[str, Lin
 def sigma_lines(records: Sequence[Record], stream: str) -> dict[str, Line]:
     """Quarter of sigma -> losses of the steps that had one; only quarters that have any."""
     found: dict[str, list[tuple[int, float]]] = {label: [] for label in BINS}
-    for one in records:
-        for label, (total, count) in zip(BINS, one.bins.get(stream, ()), strict=False):
+    for one in (record for record in records if stream in record.bins):
+        for label, (total, count) in zip(BINS, one.bins[stream], strict=True):
             if count:
                 found[label].append((one.step, total / count))
     return {label: line for label, line in found.items() if line}

@@ -6,7 +6,6 @@ that ended early goes on at its last checkpoint, and one that is done is not don
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from typing import Any
 from ..child import Child
 from ..data.cache import INDEX, Cache
 from .checkpoints import resumable
-from .claim import CONFIG, begun
-from .config import WATCHING, TrainConfig, from_data, read_config
+from .claim import begun, stored_config
+from .config import WATCHING, TrainConfig, read_config
 from .metrics import FILE, STATE_FILE, Record, State, parsed, read_state
 from .run import CURVES
 from .validation import FOLDER as SAMPLES
@@ -128,8 +127,7 @@ def check_done(child: Child, state: State | None) -> None:
 
 def check_same(config: TrainConfig, order: Order) -> None:
     """ValueError if the run in `order.out` was begun with other settings or other clips."""
-    path = order.out / CONFIG
-    stored = from_data(json.loads(path.read_text(encoding="utf-8")), str(path))
+    stored = stored_config(order.out)
     if stored.fingerprint != config.fingerprint:
         was, now = (dict(flat(one.to_json())) for one in (stored, config))
         keys = [key for key in sorted(was | now) if was.get(key) != now.get(key)]

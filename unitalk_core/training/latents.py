@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..config import TINY, ModelConfig
 from ..data.cache import Item, Text
+from ..data.clips import mark_box
 from ..data.synthetic import SyntheticClip, synthesize_clip
 from ..models.audio_codec import AudioCodec
 from ..models.markup import build_prompt
@@ -75,7 +76,7 @@ class LatentMaker:
         return encoded
 
     def _reference(self, waveform: Tensor) -> Tensor:
-        longest = self.config.streams.audio.reference_len * self.audio_codec.stride
+        longest = self.config.reference_len * self.audio_codec.stride
         return self.audio_codec.encode(self.audio_codec.pad(waveform[None, :longest]))[0]
 
 
@@ -168,8 +169,6 @@ def mouth_area(clip: SyntheticClip) -> list[int]:
 
 def mouth_mask(box: list[int], size: tuple[int, ...], config: ModelConfig) -> Tensor:
     """(f, h, w) bool, the latents that the box touches (JoVA, equation 5)."""
-    step = config.format.pixel_stride
-    left, top, right, bottom = box
     mask = torch.zeros(*size, dtype=torch.bool)
-    mask[:, top // step : -(-bottom // step), left // step : -(-right // step)] = True
+    mark_box(mask, box, config.format.pixel_stride)
     return mask

@@ -12,7 +12,7 @@ from ..config import UNITALK, ModelConfig
 from ..models.mmdit import JointDiT, initialise
 from ..pipeline import TINY, Bundle, load_bundle
 from ..weights.files import load_weights
-from ..weights.loading import read_model
+from ..weights.loading import built, read_model
 from .config import TrainConfig
 
 ENDS = ("patch_embedding", "head", "reference_embedding")  # a twin has its own, and its own `_ref` layers
@@ -48,18 +48,11 @@ def load_base(config: TrainConfig) -> Base:
     whole = config.method == "full" or config.audio != "stored"
     weights, found = read_model(config.model, torch.float32 if whole else None)
     if config.audio == "stored":
-        return Base(filled(found, weights, config.model), found, config.model)
+        return Base(built(lambda: JointDiT(found), weights, config.model), found, config.model)
     if found.streams.audio is not None:
         raise ValueError(f"{config.model} has a sound stream; set audio to stored, got {config.audio}")
     model = with_new_audio(found, weights, config)
     return Base(model, model.config, config.model)
-
-
-def filled(config: ModelConfig, weights: dict[str, Tensor], source: str) -> JointDiT:
-    with torch.device("meta"):
-        model = JointDiT(config)
-    load_weights(model, weights, source)
-    return model
 
 
 def with_new_audio(found: ModelConfig, weights: dict[str, Tensor], config: TrainConfig) -> JointDiT:

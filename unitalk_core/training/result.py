@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..models.mmdit import JointDiT
 from ..models.text_encoder import PhonemeEncoder
-from ..weights.files import load_weights, save_tensors
-from ..weights.loading import Parts, save_embedded, save_part
+from ..weights.files import save_tensors
+from ..weights.loading import Parts, built, save_embedded, save_part
 from ..weights.lora import lora_file
-from .origin import filled
 from .setup import Setup
 from .sharding import gathered
 from .trainer import Trainer
@@ -52,10 +52,10 @@ def save_model_folder(setup: Setup, tensors: dict[str, Tensor], folder: Path) ->
     hidden = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(hidden, ignore_errors=True)
     hidden.mkdir()
-    model, encoder = filled(bundle.config, part(tensors, "model."), "what was trained"), bundle.text_encoder
+    source, encoder = "what was trained", bundle.text_encoder
+    model = built(lambda: JointDiT(bundle.config), part(tensors, "model."), source)
     if own := part(tensors, "text_encoder."):
-        encoder = PhonemeEncoder(encoder.config)
-        load_weights(encoder, own, "what was trained")
+        encoder = built(lambda: PhonemeEncoder(encoder.config), own, source)
     parts = Parts(model, bundle.config, bundle.video_vae, bundle.audio_codec, encoder)
     save_embedded(hidden, parts, int8=False)
     shutil.rmtree(folder, ignore_errors=True)

@@ -110,7 +110,7 @@ def load_model(
 ) -> tuple[JointDiT, ModelConfig]:
     """A transformer and its configuration from one file, or from one for each stream (Ovi's split files)."""
     weights, config = read_model(paths, dtype)
-    return _built(lambda: JointDiT(config, ops=ops), weights, paths), config
+    return built(lambda: JointDiT(config, ops=ops), weights, paths), config
 
 
 def load_video_vae(path: Source, ops: Any = nn, dtype: torch.dtype | None = None) -> VideoVAE:
@@ -118,7 +118,7 @@ def load_video_vae(path: Source, ops: Any = nn, dtype: torch.dtype | None = None
     weights = _part(path, "video vae", dtype)
     stored = stored_config(path).get("video_vae")
     config = VideoVAEConfig.from_json(stored) if stored else shapes.video_vae_config(_shapes(weights), path)
-    return _built(lambda: VideoVAE(config, ops=ops), weights, path)
+    return built(lambda: VideoVAE(config, ops=ops), weights, path)
 
 
 def load_audio_vae(path: Source, ops: Any = nn) -> AudioVAE:
@@ -128,7 +128,7 @@ def load_audio_vae(path: Source, ops: Any = nn) -> AudioVAE:
     config = AudioVAEConfig.from_json(stored) if stored else AudioVAEConfig.from_tensors(weights)
     if not stored and not is_folded(weights):
         weights = fold(weights)
-    return _built(lambda: AudioVAE(config, ops=ops), weights, path)
+    return built(lambda: AudioVAE(config, ops=ops), weights, path)
 
 
 def load_vocoder(path: Source, ops: Any = nn) -> BigVGAN | Vocos:
@@ -136,10 +136,10 @@ def load_vocoder(path: Source, ops: Any = nn) -> BigVGAN | Vocos:
     weights = _part(path, "vocoder", torch.float32)
     stored = stored_config(path).get("vocoder")
     if stored and "hidden" in stored:
-        return _built(lambda: Vocos(VocosConfig.from_json(stored), ops=ops), weights, path)
+        return built(lambda: Vocos(VocosConfig.from_json(stored), ops=ops), weights, path)
     weights = fold_weight_norm(weights)
     config = BigVGANConfig.from_json(stored) if stored else BigVGANConfig.from_tensors(weights)
-    return _built(lambda: BigVGAN(config, ops=ops), weights, path)
+    return built(lambda: BigVGAN(config, ops=ops), weights, path)
 
 
 def load_audio_codec(vae: Source, vocoder: Source | None = None) -> AudioCodec:
@@ -168,7 +168,7 @@ def load_text_encoder(
     else:
         tokenize = None if pieces is None else sentencepiece_tokenizer(pieces)
     config = UMT5Config.from_tensors(weights)
-    return _built(lambda: UMT5Encoder(config, tokenize), weights, path)
+    return built(lambda: UMT5Encoder(config, tokenize), weights, path)
 
 
 def load_embedded(folder: Source = EMBEDDED) -> Parts:
@@ -184,11 +184,11 @@ def load_embedded(folder: Source = EMBEDDED) -> Parts:
     stored = stored_config(model)
     config, words = ModelConfig.from_json(stored["model"]), PhonemeConfig.from_json(stored["text_encoder"])
     return Parts(
-        _built(lambda: JointDiT(config), _without_text(weights), model),
+        built(lambda: JointDiT(config), _without_text(weights), model),
         config,
         load_video_vae(video_vae),
         load_audio_codec(audio_vae, vocoder),
-        _built(lambda: PhonemeEncoder(words), text, model),
+        built(lambda: PhonemeEncoder(words), text, model),
     )
 
 
@@ -245,7 +245,8 @@ def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(one.shape) for name, one in weights.items()}
 
 
-def _built(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], source: object) -> Any:
+def built(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], source: object) -> Any:
+    """The module that `make` gives, holding `weights`; ValueError if they do not fit it."""
     with torch.device("meta"):
         module = make()
     load_weights(module, weights, str(source))
