@@ -14,7 +14,6 @@ from unitalk_core.config import TINY, TINY_FORMAT, WAN, WAN_FORMAT
 from unitalk_core.data.clips import (
     FORMS,
     Row,
-    heard_latents,
     mouth_mask,
     probe,
     prompts_of,
@@ -131,7 +130,7 @@ def test_prompts_have_every_form_and_none_is_empty():
 
 
 def test_how_much_of_a_voice_is_heard():
-    assert (heard_latents(TINY), heard_latents(WAN)) == (128, 0)
+    assert (TINY.reference_len, WAN.reference_len) == (128, 0)
 
 
 # ---- files -------------------------------------------------------------------------------------------------
