@@ -59,6 +59,8 @@ MOUTH_INSIDE: Colour = (0.22, 0.05, 0.07)
 TONGUE_RGB: Colour = (0.85, 0.40, 0.42)
 FRAME_RGB: Colour = (0.12, 0.12, 0.16)
 
+SHIFT_X, SHIFT_Y, TILT, LID, BROW, SLANT, SMILE = range(7)  # of a pose
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
@@ -178,7 +180,7 @@ class Canvas:
         columns = (torch.arange(width) + 0.5 - width / 2) * self.pixel
         self.still_x = columns.expand(1, height, width)
         self.still_y = rows[:, None].expand(1, height, width)
-        shift_x, shift_y, tilt = (pose[:, i, None, None] for i in range(3))
+        shift_x, shift_y, tilt = (pose[:, i, None, None] for i in (SHIFT_X, SHIFT_Y, TILT))
         x, y = self.still_x - shift_x, self.still_y - shift_y
         self.x = torch.cos(tilt) * x + torch.sin(tilt) * y
         self.y = torch.cos(tilt) * y - torch.sin(tilt) * x
@@ -295,8 +297,8 @@ def _paint_nose(canvas: Canvas, look: Look) -> None:
     canvas.paint(cover(ellipse(x, y - 0.12, 0.035, 0.05), 3 * canvas.pixel) * 0.5, shade(skin, 1.35))
 
 
-def _paint_eyes(canvas: Canvas, look: Look, lid: Tensor, brow: Tensor) -> None:
-    """lid: (f, 1, 1), 1 open .. 0 shut; brow: (f, 1, 1), how far the brows rise."""
+def _paint_eyes(canvas: Canvas, look: Look, lid: Tensor, brow: Tensor, slant: Tensor) -> None:
+    """All (f, 1, 1). lid: 1 open .. 0 shut; brow: how far the brows rise; slant: inner ends down."""
     size, pixel = look.eye_size, canvas.pixel
     wide, tall = torch.tensor(0.125 * size), 0.135 * size
     dark = shade(HAIR_RGB["brown"], 0.5)
@@ -319,19 +321,20 @@ def _paint_eyes(canvas: Canvas, look: Look, lid: Tensor, brow: Tensor) -> None:
         )
         canvas.paint(lash, dark)
         arch = y + 0.235 * size + 0.035 * brow - 2 * look.brow_bend * (x - side * 0.02) ** 2
+        arch = arch + 0.45 * slant * side * x
         colour = HAIR_RGB[look.hair_colour] if look.hair_style != "bald" else HAIR_RGB["brown"]
         thick = 0.026 if look.person == "woman" else 0.036
         canvas.fill(capsule(x, arch, (-0.11, 0.0), (0.11, 0.0), thick), shade(colour, 0.72))
 
 
-def _paint_mouth(canvas: Canvas, look: Look, mouth: Tensor) -> None:
-    """mouth: (f, 5), see visemes."""
+def _paint_mouth(canvas: Canvas, look: Look, mouth: Tensor, smile: Tensor) -> None:
+    """mouth: (f, 5), see visemes; smile: (f, 1, 1), corners up."""
     opening, wide, rounding, teeth, tongue = (
         mouth[:, i, None, None] for i in (OPEN, WIDTH, ROUND, TEETH, TONGUE)
     )
     x, y, pixel = canvas.x, canvas.y - MOUTH_Y, canvas.pixel
     half = look.mouth_width * (1 + 0.20 * wide) * (1 - 0.42 * rounding) * (1 - 0.10 * opening)
-    y = y + (look.smile + 0.02 * wide) * ((x / half) ** 2 - 0.5)
+    y = y + (look.smile + smile + 0.02 * wide) * ((x / half) ** 2 - 0.5)
     height = MOUTH_HEIGHT * opening * (1 + 0.15 * rounding)
     top, bottom = -0.38 * height, 0.62 * height
     thick = look.lip * (1 + 0.45 * rounding)
@@ -419,7 +422,7 @@ def render(look: Look, mouth: Tensor, pose: Tensor, height: int, width: int) -> 
     """(f, h, w, 3) uint8 frames.
 
     mouth: (f, 5) open, width, round, teeth, tongue;
-    pose: (f, 5) shift x, shift y, tilt (radians), lid (1 open), brow.
+    pose: (f, 7) shift x, shift y, tilt (radians), lid (1 open), brow (up), slant (inner ends down), smile.
     """
     if len(mouth) != len(pose):
         raise ValueError(f"mouth and pose need one row per frame, got {len(mouth)} and {len(pose)} rows")
@@ -431,14 +434,14 @@ def render(look: Look, mouth: Tensor, pose: Tensor, height: int, width: int) -> 
 
 def _render(look: Look, mouth: Tensor, pose: Tensor, height: int, width: int) -> Tensor:
     canvas = Canvas(pose, height, width)
-    lid, brow = pose[:, 3, None, None], pose[:, 4, None, None]
+    lid, brow, slant, smile = (pose[:, i, None, None] for i in (LID, BROW, SLANT, SMILE))
     _paint_background(canvas, look)
     _back_hair(canvas, look)
     _paint_body(canvas, look)
     _paint_head(canvas, look, 0.05 * mouth[:, OPEN, None, None])
     _paint_nose(canvas.window(-0.25, -0.05, 0.25, 0.35), look)
-    _paint_eyes(canvas.window(-0.65, -0.60, 0.65, 0.25), look, lid, brow)
-    _paint_mouth(canvas.window(-0.65, 0.05, 0.65, 1.0), look, mouth)
+    _paint_eyes(canvas.window(-0.65, -0.60, 0.65, 0.25), look, lid, brow, slant)
+    _paint_mouth(canvas.window(-0.65, 0.05, 0.65, 1.0), look, mouth, smile)
     _front_hair(canvas.window(-1.2, -1.2, 1.2, 1.2 if look.hair_style == "long" else 0.15), look)
     if look.glasses:
         _paint_glasses(canvas.window(-0.9, -0.4, 0.9, 0.25), look)
@@ -448,9 +451,9 @@ def _render(look: Look, mouth: Tensor, pose: Tensor, height: int, width: int) ->
 def mouth_box(look: Look, pose: Tensor, height: int, width: int) -> Tensor:
     """(f, 4) left, top, right, bottom in pixels: the area a mouth of this face can fill, lips included."""
     scale = min(height, width) / 2
-    tilt = pose[:, 2]
-    centre_x = pose[:, 0] - MOUTH_Y * torch.sin(tilt)
-    centre_y = pose[:, 1] + MOUTH_Y * torch.cos(tilt)
+    tilt = pose[:, TILT]
+    centre_x = pose[:, SHIFT_X] - MOUTH_Y * torch.sin(tilt)
+    centre_y = pose[:, SHIFT_Y] + MOUTH_Y * torch.cos(tilt)
     reach = look.mouth_width * 1.2 + look.lip
     edges = (
         centre_x - reach,
@@ -463,22 +466,22 @@ def mouth_box(look: Look, pose: Tensor, height: int, width: int) -> Tensor:
 
 
 def still_pose(frames: int) -> Tensor:
-    """(f, 5) a head that looks straight ahead with open eyes."""
-    pose = torch.zeros(frames, 5)
-    pose[:, 3] = 1
+    """(f, 7) a head that looks straight ahead with open eyes."""
+    pose = torch.zeros(frames, 7)
+    pose[:, LID] = 1
     return pose
 
 
 def sway(rng: random.Random, times: Tensor) -> Tensor:
-    """(f, 5) pose of a living head at `times` (f,) seconds: slow drift, tilt, and blinks; brows at rest."""
+    """(f, 7) pose of a living head at `times` (f,) seconds: slow drift, tilt, and blinks; brows at rest."""
     pose = still_pose(len(times))
-    for i, reach in enumerate((0.03, 0.022, 0.035)):
+    for i, reach in ((SHIFT_X, 0.03), (SHIFT_Y, 0.022), (TILT, 0.035)):
         for _ in range(2):
             hertz, phase = rng.uniform(0.12, 0.55), rng.uniform(0, 2 * math.pi)
             pose[:, i] += 0.5 * reach * rng.uniform(0.4, 1) * torch.sin(2 * math.pi * hertz * times + phase)
     moment = rng.uniform(0.2, 3.0)
     while moment < float(times[-1]):
         shut = (1 - (times - moment).abs() / 0.10).clamp(0, 1)
-        pose[:, 3] = torch.minimum(pose[:, 3], 1 - smooth_step(shut, 0.0, 0.8))
+        pose[:, LID] = torch.minimum(pose[:, LID], 1 - smooth_step(shut, 0.0, 0.8))
         moment += rng.uniform(1.2, 4.0)
     return pose

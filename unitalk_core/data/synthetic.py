@@ -26,7 +26,9 @@ import torch
 from torch import Tensor
 
 from ..av import Clip
-from .faces import Look, draw_look, mouth_box, render, sway
+from ..models.markup import build_prompt
+from .emotions import NEUTRAL, Emotion, draw_emotion
+from .faces import BROW, LID, SHIFT_Y, SLANT, SMILE, Look, draw_look, mouth_box, render, sway
 from .speech import VOICES, Espeak, Mark, Spoken, Voice, open_espeak, resample
 from .visemes import OPEN, loudness, mouth_track
 from .vocabulary import draw_text, is_held_out, spoken_words, unseen_words
@@ -39,6 +41,7 @@ FPS, SAMPLE_RATE = 25, 16000
 FRAME_STRIDE, MAX_FRAMES = 4, 121
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 BASE_RATE = 150  # espeak words per minute at speed 1
+ESPEAK_PITCH = (30, 70)  # for which the pitch in Hz is known
 SPEED = (0.75, 1.3)
 SPEED_OF_WORD = {"slow": (0.75, 0.9), "steady": (0.93, 1.08), "fast": (1.12, 1.3)}
 LEAD_IN, PAUSE, TAIL = (0.0, 0.6), (0.0, 0.3), (0.1, 0.4)  # seconds
@@ -55,6 +58,7 @@ class SyntheticClip:
     mouth: (f, 5) open, width, round, teeth, tongue; mouth_opening: (f,) in 0..1;
     mouth_boxes: (f, 4) left, top, right, bottom in pixels;
     reference: (samples,) 3 to 4 s of another sentence by the same voice;
+    captions: scene and sound in other forms, "short" and "fused"; emotion: its word, or "";
     phones: IPA with stress marks; emphasis: one number in -1..1 per word.
     """
 
@@ -65,6 +69,8 @@ class SyntheticClip:
     say: str
     scene: str
     sound: str
+    captions: dict[str, tuple[str, str]]
+    emotion: str
     voice: str
     look: Look
     frames: Tensor | None
@@ -101,7 +107,10 @@ class SyntheticClip:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cast:
-    """What all renditions of a clip share. pace: the speed word of the caption, or "" if it has none."""
+    """What all renditions of a clip share. pace: the speed word of the caption, or "" if it has none.
+
+    pitch, pitch_range: those of the voice in this emotion.
+    """
 
     say: str
     voice: Voice
@@ -109,6 +118,7 @@ class _Cast:
     pitch_range: int
     pace: str
     look: Look
+    emotion: Emotion
     reference_say: str
 
     @property
@@ -117,7 +127,18 @@ class _Cast:
         hertz = self.voice.median_hertz(self.pitch)
         steps = (80, 98, 120) if self.voice.sex == "male" else (150, 185, 230)
         word = ("deep", "low", "medium", "high")[sum(hertz >= step for step in steps)]
-        return " ".join(filter(None, ("a", word, self.pace, self.voice.sex, "voice")))
+        return self.emotion.colour(" ".join(filter(None, ("a", word, self.pace, self.voice.sex, "voice"))))
+
+    @property
+    def scene(self) -> str:
+        """Such as "a sad woman with tan skin, long black hair, blue background"."""
+        return self.emotion.colour(self.look.caption)
+
+    @property
+    def captions(self) -> dict[str, tuple[str, str]]:
+        """Scene and sound in other forms. short: hardly anything; fused: one sentence for both."""
+        short = self.emotion.colour(f"a {self.look.person}"), self.emotion.colour(f"a {self.voice.sex} voice")
+        return {"short": short, "fused": (f"{self.scene} speaks with {self.sound}", "")}
 
 
 def _stream(*key: object) -> random.Random:
@@ -147,7 +168,18 @@ def _draw_cast(rng: random.Random, held_out: bool, words: str, voices: str) -> _
         pitch_range=rng.randint(35, 65),
         pace=rng.choice(tuple(SPEED_OF_WORD)) if rng.random() < 0.4 else "",
         look=look,
+        emotion=NEUTRAL,
         reference_say=" ".join(rng.sample(_vocabulary("seen"), 9)),
+    )
+
+
+def _moved(cast: _Cast, emotion: Emotion) -> _Cast:
+    low, high = ESPEAK_PITCH
+    return replace(
+        cast,
+        emotion=emotion,
+        pitch=min(max(cast.pitch + emotion.pitch, low), high),
+        pitch_range=cast.pitch_range + emotion.pitch_range,
     )
 
 
@@ -215,12 +247,12 @@ def _speak(espeak: Espeak, cast: _Cast, text: str, speed: float, rng: random.Ran
     )
 
 
-def _leveled(waveform: Tensor, sample_rate: int, rng: random.Random) -> Tensor:
-    """(samples,) at 16 kHz with its speech near -19 dBFS, a few dB up or down by chance, and no clipping."""
+def _leveled(waveform: Tensor, sample_rate: int, energy: float, rng: random.Random) -> Tensor:
+    """(samples,) at 16 kHz with its speech `energy` dB over -19 dBFS, give or take a few, and no clipping."""
     waveform = resample(waveform, sample_rate, SAMPLE_RATE)
     frames = waveform[: len(waveform) // 160 * 160].view(-1, 160).square().mean(1)
     speech = frames[frames > frames.max() * 1e-3].mean()
-    wanted = 10 ** ((SPEECH_LEVEL + rng.uniform(-2, 2)) / 20)
+    wanted = 10 ** ((SPEECH_LEVEL + energy + rng.uniform(-2, 2)) / 20)
     waveform = waveform * (wanted / speech.sqrt())
     return waveform * min(1.0, 0.95 / float(waveform.abs().max()))
 
@@ -235,7 +267,7 @@ def _reference(espeak: Espeak, cast: _Cast, rng: random.Random) -> tuple[Tensor,
     take = _speak(espeak, cast, cast.reference_say, speed, rng)
     whole = [word for word in take.words if word.end <= wanted]
     end = round((whole[-1].end + 0.01) * take.sample_rate)
-    sound = _leveled(take.waveform[:end], take.sample_rate, rng)
+    sound = _leveled(take.waveform[:end], take.sample_rate, cast.emotion.energy, rng)
     waveform = _dither(round(wanted * SAMPLE_RATE), rng)
     count = min(len(sound), len(waveform))
     waveform[:count] += sound[:count]
@@ -250,7 +282,7 @@ def _perform(espeak: Espeak, cast: _Cast, rng: random.Random) -> tuple[_Take, fl
     low, high = SPEED_OF_WORD.get(cast.pace, SPEED)
     for attempt in range(40):
         slowest = low + (high - low) * min(attempt / 10, 0.95)
-        take = _speak(espeak, cast, cast.say, rng.uniform(slowest, high), rng)
+        take = _speak(espeak, cast, cast.say, rng.uniform(slowest, high) * cast.emotion.pace, rng)
         lead_in = rng.uniform(*LEAD_IN)
         wanted = (lead_in + take.seconds + _tail(rng)) * FPS
         frames = max(5, math.ceil((wanted - 1) / FRAME_STRIDE) * FRAME_STRIDE + 1)
@@ -267,22 +299,24 @@ def _shift(marks: tuple[Mark, ...], seconds: float) -> tuple[Mark, ...]:
     return tuple(Mark(m.text, round(m.start + seconds, 5), round(m.end + seconds, 5)) for m in marks)
 
 
-def _sound(take: _Take, lead_in: float, frames: int, rng: random.Random) -> Tensor:
+def _sound(take: _Take, lead_in: float, frames: int, energy: float, rng: random.Random) -> Tensor:
     waveform = _dither(frames * SAMPLES_PER_FRAME, rng)
-    speech = _leveled(take.waveform, take.sample_rate, rng)
+    speech = _leveled(take.waveform, take.sample_rate, energy, rng)
     start = round(lead_in * SAMPLE_RATE)
     waveform[start : start + len(speech)] += speech[: len(waveform) - start]
     return waveform
 
 
-def _pose(take: _Take, lead_in: float, times: Tensor, rng: random.Random) -> Tensor:
-    """(f, 5): the head sways; on stressed words it nods and lifts its brows."""
+def _pose(take: _Take, lead_in: float, times: Tensor, emotion: Emotion, rng: random.Random) -> Tensor:
+    """(f, 7): the head sways and shows what it feels; on stressed words it nods and lifts its brows."""
     pose = sway(rng, times)
+    pose[:, LID] *= emotion.lids
+    pose[:, [BROW, SLANT, SMILE]] += torch.tensor([emotion.brow, emotion.slant, emotion.smile])
     for word, emphasis in zip(take.words, take.emphasis, strict=True):
         middle = lead_in + 0.5 * (word.start + word.end)
         near = torch.exp(-0.5 * ((times - middle) / 0.15) ** 2) * max(0.0, emphasis)
-        pose[:, 1] += 0.025 * near
-        pose[:, 4] += near
+        pose[:, SHIFT_Y] += 0.025 * near
+        pose[:, BROW] += near
     return pose
 
 
@@ -320,6 +354,7 @@ def synthesize_clip(
     _check_choice(index, size, held_out, {"words": words, "voices": voices})
     key = (seed, index, held_out, words, voices)
     cast = _draw_cast(_stream("cast", *key), held_out, words, voices)
+    cast = _moved(cast, draw_emotion(_stream("emotion", *key)))
     return _make(cast, key, rendition, size, frames)
 
 
@@ -333,7 +368,7 @@ def synthesize_person(
     words: str = "seen",
     rendition: int = 0,
 ) -> SyntheticClip:
-    """A held-out clip with the face, voice and pitch that all clips of this `person` share.
+    """A held-out clip with the face, voice and pitch that all clips of this calm `person` share.
 
     Face and voice are held out too, and follow from (seed, person); the rest is as in `synthesize_clip`.
     """
@@ -356,10 +391,10 @@ def _make(cast: _Cast, key: _Key, rendition: int, size: int, frames: bool) -> Sy
         reference, reference_say, reference_speed = _reference(espeak, cast, _stream("reference", *key))
     times = (torch.arange(count) + 0.5) / FPS
     phones = _shift(take.phones, lead_in)
-    strength = [0.80 + 0.20 * take.emphasis[i] for i in take.word_of_phone]
+    strength = [cast.emotion.opening * (0.80 + 0.20 * take.emphasis[i]) for i in take.word_of_phone]
     mouth = mouth_track(phones, strength, times)
-    pose = _pose(take, lead_in, times, timing)
-    waveform = _sound(take, lead_in, count, timing)
+    pose = _pose(take, lead_in, times, cast.emotion, timing)
+    waveform = _sound(take, lead_in, count, cast.emotion.energy, timing)
     mouth[:, OPEN] = (mouth[:, OPEN] * loudness(waveform, SAMPLE_RATE, times)).clamp(0, 1)
     return SyntheticClip(
         seed=key[0],
@@ -367,8 +402,10 @@ def _make(cast: _Cast, key: _Key, rendition: int, size: int, frames: bool) -> Sy
         rendition=rendition,
         held_out=key[2],
         say=cast.say,
-        scene=cast.look.caption,
+        scene=cast.scene,
         sound=cast.sound,
+        captions=cast.captions,
+        emotion=cast.emotion.word,
         voice=cast.voice.name,
         look=cast.look,
         frames=render(cast.look, mouth, pose, size, size) if frames else None,
@@ -428,6 +465,10 @@ def dataset_row(folder: Path) -> dict[str, object]:
         "scene": truth["scene"],
         "speech": truth["say"],
         "sound": truth["sound"],
+        "captions": {
+            form: build_prompt("phonemes", scene, truth["say"], sound)
+            for form, (scene, sound) in truth["captions"].items()
+        },
         "reference": f"{folder.name}/reference.wav",
         "speaker": truth["voice"],
         "mouth": truth["mouth_boxes"],

@@ -13,10 +13,24 @@ BACKGROUNDS = ("blue", "green", "yellow", "pink", "grey", "purple", "orange", "t
 PITCHES = ("deep", "low", "medium", "high")
 SPEEDS = ("slow", "steady", "fast")
 SEXES = ("male", "female")
+EMOTIONS = ("happy", "sad", "angry", "surprised")
 GRAMMAR = ("a", "with", "skin", "hair", "in", "and", "glasses", "background", "voice")
 
 CAPTION_WORDS: tuple[str, ...] = tuple(
     dict.fromkeys(
-        (*PEOPLE, *SKINS, *HAIR_STYLES, *HAIR_COLOURS, *BACKGROUNDS, *PITCHES, *SPEEDS, *SEXES, *GRAMMAR)
+        (
+            *PEOPLE,
+            *SKINS,
+            *HAIR_STYLES,
+            *HAIR_COLOURS,
+            *BACKGROUNDS,
+            *PITCHES,
+            *SPEEDS,
+            *SEXES,
+            *GRAMMAR,
+            *EMOTIONS,
+            "speaks",
+            "an",
+        )
     )
 )

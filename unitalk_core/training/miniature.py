@@ -19,7 +19,6 @@ from typing import Any
 import torch
 
 from ..config import TINY
-from ..data.clips import FORMS
 from ..data.synthetic import synthesize_clip
 from ..models.audio_codec import AudioCodec
 from ..models.mel import MEL_16K
@@ -53,7 +52,10 @@ MINUTES = {
     "video-decoder": 25.0,
 }  # of one free core each
 CLIPS = {"stage1": "speech", "stage2": "clips"}  # folders of latents
-CAPTIONS = "captions=" + str({form + mark: 1.0 for form in FORMS for mark in ("", PUNCTUATED)})
+SAID = {"full": 1.0, "short": 1.0, "fused": 1.0, "no_scene": 0.5, "no_sound": 0.5, "speech": 0.5}
+CAPTIONS = "captions=" + str(
+    {form + mark: share for form, share in SAID.items() for mark in ("", PUNCTUATED)}
+)
 LONG = (CAPTIONS, "memory.compile=true")  # a run of an hour wins back the minutes that compiling takes
 FROM_NOTHING = {
     "stage1": (*LONG, "steps=2800", "optimizer.learning_rate=3.0e-3", "optimizer.warmup=60"),

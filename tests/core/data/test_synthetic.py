@@ -17,7 +17,8 @@ import torch
 
 from unitalk_core.data import synthetic
 from unitalk_core.data.clips import read_rows
-from unitalk_core.data.faces import draw_look, lens, mouth_box, render, still_pose
+from unitalk_core.data.emotions import EMOTIONS, NEUTRAL, draw_emotion
+from unitalk_core.data.faces import BROW, SLANT, SMILE, draw_look, lens, mouth_box, render, still_pose
 from unitalk_core.data.speech import Mark, open_espeak, resample
 from unitalk_core.data.synthetic import (
     VOICES,
@@ -28,6 +29,8 @@ from unitalk_core.data.synthetic import (
     unseen_words,
 )
 from unitalk_core.data.visemes import OPEN, VISEMES, mouth_track, viseme_names
+from unitalk_core.evaluation.voice import median_pitch
+from unitalk_core.models import captions
 from unitalk_core.models.captions import CAPTION_WORDS
 
 espeak = pytest.importorskip("espeakng_loader", reason="clips need espeak-ng: pip install espeakng-loader")
@@ -130,8 +133,8 @@ def test_speed_does_not_follow_the_reference():
 
 def test_held_out_clips_share_no_text_face_word_or_voice_with_training(clips):
     held = [synthesize_clip(11, i, frames=False, held_out=True) for i in range(8)]
-    assert all(is_held_out(clip.say) and is_held_out(clip.scene) for clip in held)
-    assert not any(is_held_out(clip.say) or is_held_out(clip.scene) for clip in clips)
+    assert all(is_held_out(clip.say) and is_held_out(clip.look.caption) for clip in held)
+    assert not any(is_held_out(clip.say) or is_held_out(clip.look.caption) for clip in clips)
     seen_voices = {voice.name for voice in VOICES if not voice.held_out}
     assert {clip.voice for clip in clips + held} <= seen_voices
     new = [
@@ -245,6 +248,43 @@ def test_lips_meet_for_a_b_between_two_vowels():
     assert opening[1] < 0.15
     assert opening[2] > 0.6
     assert opening[3] == 0
+
+
+def test_a_feeling_is_heard_and_seen_and_said():
+    """One cast in each emotion: pitch, level and mouth move as they should, and every caption says it."""
+    calm = synthetic._draw_cast(random.Random(5), False, "seen", "seen")
+    casts = [synthetic._moved(calm, emotion) for emotion in (NEUTRAL, *EMOTIONS)]
+    key = (0, 0, False, "seen", "seen")
+    moved = {cast.emotion.word: synthetic._make(cast, key, 0, 64, False) for cast in casts}
+    pitch = {word: median_pitch(clip.waveform, 16000) for word, clip in moved.items()}
+    level = {word: float(clip.waveform.square().mean()) for word, clip in moved.items()}
+    assert pitch["sad"] < pitch[""] < pitch["happy"] < pitch["surprised"]
+    assert level["sad"] < level[""] < level["angry"]
+    assert moved["sad"].mouth_opening.mean() < moved["angry"].mouth_opening.mean()
+    assert median_pitch(moved["sad"].reference, 16000) < median_pitch(moved["surprised"].reference, 16000)
+    for word, clip in moved.items():
+        said = (clip.scene, clip.sound, *(text for pair in clip.captions.values() for text in pair if text))
+        assert all(word in caption.split() for caption in said if word)
+    assert moved["angry"].scene.startswith("an angry ")
+
+
+def test_brows_lids_and_lips_show_the_feeling():
+    look, mouth = draw_look(random.Random(3), "woman"), torch.zeros(1, 5)
+    look = replace(look, hair_style="bun", glasses=False)
+    plain = render(look, mouth, still_pose(1), 64, 64).float()
+    for column in (BROW, SLANT, SMILE):
+        pose = still_pose(1)
+        pose[:, column] = 1.0 if column != SMILE else 0.1
+        changed = (render(look, mouth, pose, 64, 64).float() - plain).abs().sum(-1)[0].nonzero()
+        rows = (float(changed[:, 0].min()) / 64, float(changed[:, 0].max()) / 64)
+        low, high = (0.2, 0.45) if column != SMILE else (0.65, 0.85)
+        assert low < rows[0] <= rows[1] < high
+
+
+def test_half_of_the_clips_have_a_feeling():
+    words = [draw_emotion(random.Random(i)).word for i in range(400)]
+    assert 0.4 < words.count("") / 400 < 0.6
+    assert set(words) == {"", *captions.EMOTIONS}
 
 
 def test_captions_use_the_closed_vocabulary(clips):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitalk_core.models.phonemes import vocabulary_hash
+from unitalk_core.models.phonemes import IDS, VOCABULARY, vocabulary_hash
 from unitalk_core.models.text_encoder import (
     PhonemeConfig,
     PhonemeEncoder,
@@ -94,6 +94,17 @@ def test_the_configuration_stores_the_vocabulary_and_refuses_another() -> None:
         PhonemeConfig.from_json(stored | {"vocabulary": "0123456789ab"})
     with pytest.raises(ValueError, match="dim must be even and kernel odd"):
         PhonemeConfig(dim=63)
+
+
+@torch.no_grad()
+def test_weights_from_before_a_caption_word_leave_it_out(caplog: pytest.LogCaptureFixture) -> None:
+    """A vocabulary grows at its end: older weights have fewer rows, and read a new word as nothing."""
+    older = PhonemeEncoder(PhonemeConfig(vocabulary=vocabulary_hash(IDS["#happy"]))).eval()
+    assert len(older.embedding.weight) == IDS["#happy"] < len(VOCABULARY)
+    assert older.config.to_json()["vocabulary"] == older.config.vocabulary
+    happy = older.encode(["a happy man <S>hi<E>"])
+    assert "do not know it: #happy" in caplog.text
+    assert not happy[0, 1].any() and happy[0, 2].any()
 
 
 def test_a_prompt_that_cannot_be_spoken_or_does_not_fit_says_so(phonemes: PhonemeEncoder) -> None:

@@ -34,7 +34,7 @@ def test_a_clip_becomes_latents_of_the_length_the_clock_says(maker, tmp_path):
     assert item.audio.shape == shape.audio[1:]
     assert item.reference.shape[1] <= TINY.streams.audio.reference_len
     assert shards.shapes == [(*item.video.shape[1:], item.audio.shape[1])]
-    assert len({text.prompt for text in item.texts.values()}) == len(shards.forms(0)) == 8
+    assert len({text.prompt for text in item.texts.values()}) == len(shards.forms(0)) == 12
     for text in item.texts.values():
         assert (spoken_at(text.prompt, item.words, item.phones, item.audio.shape[1], TINY) >= 0).any()
 
