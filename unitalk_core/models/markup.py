@@ -18,6 +18,7 @@ SOUND_FORMS = {
     "phonemes": "{}",
 }
 TAG = re.compile("|".join(SPEECH_TAGS + AUDIO_TAGS))
+SPEECH = re.compile(r"(?s){}(.*?){}\s*".format(*SPEECH_TAGS))
 
 
 def build_prompt(markup: str, scene: str = "", speech: str = "", sound: str = "") -> str:
@@ -36,3 +37,13 @@ def build_prompt(markup: str, scene: str = "", speech: str = "", sound: str = ""
     said = f"{SPEECH_TAGS[0]}{parts['speech']}{SPEECH_TAGS[1]}" if parts["speech"] else ""
     heard = SOUND_FORMS[markup].format(parts["sound"]) if parts["sound"] else ""
     return " ".join(part for part in (parts["scene"], said, heard) if part)
+
+
+def without_first_words(prompt: str, count: int) -> str:
+    """A finished prompt whose speech leaves out its first `count` words, and its tags if none are left."""
+
+    def shorter(speech: re.Match[str]) -> str:
+        left = " ".join(speech[1].split()[count:])
+        return f"{SPEECH_TAGS[0]}{left}{SPEECH_TAGS[1]} " if left else ""
+
+    return SPEECH.sub(shorter, prompt).strip()

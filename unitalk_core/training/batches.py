@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from ..av import AV
 from ..config import ModelConfig
 from ..data.cache import Item, Text
 from ..diffusion.schedules import shift_sigmas
+from ..models.markup import without_first_words
 from ..models.phonemes import prompt_ids
 from .alignment import spoken_at
 from .config import Noise, TrainConfig
@@ -111,7 +112,10 @@ class Batches:
             torch.stack([one.video for one in items]).float() if task.picture else None,
             torch.stack([one.audio for one in items]).float(),
         )
-        kept = [self._kept(task, *pair) for pair in zip(items, chances, strict=True)]
+        starts = [self._prefix(task, *pair) for pair in zip(items, chances, strict=True)]
+        kept = [self._kept(task, *pair) for pair in zip(items, starts, strict=True)]
+        if self.learn_text:
+            items = [said_after(*pair) for pair in zip(items, map(self._seconds, starts), strict=True)]
         texts = [self._text(*pair) for pair in zip(items, chances, strict=True)]
         voices = [self._voice(task, *both) for both in zip(clips, items, chances, strict=True)]
         sigmas = [draw_sigma(self.config.noise, self.model.shift, chance) for chance in chances]
@@ -133,14 +137,24 @@ class Batches:
         sigma = AV(*(torch.tensor(column) for column in zip(*sigmas, strict=True)))
         return Drawn(batch, sigma, noise, spoken, [one.name for one in items], task.learns)
 
-    def _kept(self, task: Task, item: Item, chance: torch.Generator) -> AV[Tensor]:
-        """Masks (1, f, 1, 1) and (1, n); a prefix is the same seconds of both streams."""
-        frames = item.video.shape[1] if item.video is not None else 1
-        latents, clock = item.audio.shape[1], self.model.format
-        start = int(torch.randint(1, max(2, frames), (), generator=chance))
-        seconds = (1 + (start - 1) * clock.frame_stride) / float(clock.fps)
+    def _prefix(self, task: Task, item: Item, chance: torch.Generator) -> int:
+        """Latent frames that a continuation is given: up to half of the clip, cutting no word if it can."""
+        if task.keep_video != "prefix":
+            return 0
+        lengths = range(1, max(2, 1 + item.video.shape[1] // 2))
+        whole = [n for n in lengths if not any(a < self._seconds(n) < b for _, a, b in item.words)] or lengths
+        return whole[int(torch.randint(len(whole), (), generator=chance))]
+
+    def _seconds(self, frames: int) -> float:
+        """How long so many latent frames last."""
+        clock = self.model.format
+        return max(0, 1 + (frames - 1) * clock.frame_stride) / float(clock.fps)
+
+    def _kept(self, task: Task, item: Item, start: int) -> AV[Tensor]:
+        """Masks (1, f, 1, 1) and (1, n); a prefix of `start` frames is the same seconds of both streams."""
+        frames, latents = item.video.shape[1] if item.video is not None else 1, item.audio.shape[1]
         ends = {"nothing": (0, 0), "first": (1, 0), "all": (frames, latents)}
-        ends["prefix"] = (start, min(int(seconds * clock.audio_rate), latents - 1))
+        ends["prefix"] = (start, min(int(self._seconds(start) * self.model.format.audio_rate), latents - 1))
         video, audio = torch.ones(1, frames, 1, 1), torch.ones(1, latents)
         video[:, : ends[task.keep_video][0]] = 0
         audio[:, : ends[task.keep_audio][1]] = 0
@@ -203,6 +217,17 @@ class Batches:
         text = "/".join(map(str, (self.config.seed, *key)))
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
         return torch.Generator("cpu").manual_seed(number)
+
+
+def said_after(item: Item, seconds: float) -> Item:
+    """The clip with captions that leave out the words which end by then: a continuation is told the rest."""
+    said = sum(end <= seconds for _, _, end in item.words)
+    if not said:
+        return item
+    texts = {
+        form: Text(without_first_words(text.prompt, said), text.features) for form, text in item.texts.items()
+    }
+    return replace(item, texts=texts, words=item.words[said:])
 
 
 def happens(chance: float, generator: torch.Generator) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unitalk_core.models.markup import SOUND_FORMS, build_prompt
+from unitalk_core.models.markup import SOUND_FORMS, build_prompt, without_first_words
 from unitalk_core.models.phonemes import prompt_tokens
 
 
@@ -49,3 +49,11 @@ def test_tags_in_a_part_are_refused_by_name(part: str, tag: str) -> None:
 def test_an_unknown_markup_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="unitalk, ovi-720, ovi-960, phonemes, got 'sora'"):
         build_prompt("sora", "a man")
+
+
+def test_the_first_words_of_a_speech_can_be_left_out():
+    prompt = "a man <S>hello, there you<E> a deep voice"
+    assert without_first_words(prompt, 0) == prompt
+    assert without_first_words(prompt, 2) == "a man <S>you<E> a deep voice"
+    assert without_first_words(prompt, 3) == "a man a deep voice"
+    assert without_first_words("no tags here", 1) == "no tags here"

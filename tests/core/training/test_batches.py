@@ -9,6 +9,7 @@ import torch
 
 from unitalk_core.config import TINY
 from unitalk_core.data.cache import Item, Text
+from unitalk_core.models.phonemes import prompt_ids
 from unitalk_core.training.batches import Batches, draw_sigma
 from unitalk_core.training.config import Noise, from_data
 
@@ -156,6 +157,24 @@ def test_a_prefix_lasts_the_same_seconds_in_both_streams_and_leaves_something():
             assert 1 <= frames < video.shape[1]
             seconds = (1 + (frames - 1) * clock.frame_stride) / float(clock.fps)
             assert 0 <= seconds - latents / clock.audio_rate < 1 / clock.audio_rate
+
+
+def test_a_continuation_cuts_no_word_and_is_told_only_those_that_follow():
+    """Of five latent frames up to two are given, .04 or .2 s: before the first word, or between the words."""
+    words = (("hello", 0.05, 0.15), ("there", 0.25, 0.6))
+    said = {"full": Text("a man <S>hello, there<E> deep", torch.ones(3, 192))}
+    table = Table(words=words, phones=(("ə", 0.05, 0.15), ("ɛ", 0.25, 0.6)), texts=said)
+    ours = replace(batches(table, tasks={"continue": 1}, batch=24, seed=3), learn_text=True)
+    step, seen = ours.step(0), set()
+    for one in ours.passes(step):
+        made = ours.draw(step, one.places)
+        for video, ids in zip(made.batch.denoise_mask.video, made.batch.context, strict=True):
+            frames = int((video == 0).sum())
+            left = "hello, there" if frames < 2 else "there"
+            wanted = prompt_ids(f"a man <S>{left}<E> deep", TINY.streams.audio.text_len)
+            assert ids[: len(wanted)].tolist() == wanted and not ids[len(wanted) :].any()
+            seen.add((video.shape[1], frames))
+    assert {(5, 1), (5, 2)} <= seen and max(frames for _, frames in seen) == 2
 
 
 def test_a_voice_is_given_where_the_task_has_one():
