@@ -7,8 +7,11 @@ SAY    ?= good morning beautiful orchestra
 SCENE  ?= a woman with tan skin, long brown hair, blue background
 SOUND  ?= a medium female voice
 TESTS  ?= tests
+OUT    ?= out/miniature
+DEVICE ?= cpu
+PROCESSES ?= 2
 
-.PHONY: test demo lint clean
+.PHONY: test demo lint miniature clean
 
 test: lint
 	$(BIN)/python -m pytest $(TESTS)
@@ -26,6 +29,10 @@ $(STAMP): pyproject.toml requirements.txt constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt torch --editable ".[train,data,eval,test]"
 	touch $@
+
+# From nothing to the files that are shipped; an interrupted recipe goes on. DEVICE=cuda, or PROCESSES on CPUs.
+miniature: $(STAMP)
+	$(BIN)/python -m unitalk_core.training.miniature $(OUT) --device $(DEVICE) --processes $(PROCESSES)
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .ruff_cache

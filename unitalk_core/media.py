@@ -19,6 +19,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -43,6 +44,7 @@ AAC_RATES = (
 )  # ISO 14496-3
 AAC_FRAME = 1024  # samples; an encoder rounds its last frame up to it
 CRF = "16"  # x264 quality: near transparent
+ROUNDED = 1 << 1 | 1 << 13 | 1 << 18  # swscale: bilinear, full chroma, accurate; without them it rounds down
 
 OnMismatch = Literal["error", "pad", "trim"]
 
@@ -70,12 +72,12 @@ def read_video(
             raise ValueError(f"{path} has no picture; give a video file")
         stream = container.streams.video[0]
         own_rate = stream.average_rate or stream.guessed_rate
-        images, times = [], []
+        images, times, to_rgb = [], [], VideoReformatter()
         for frame in container.decode(stream):
             time = float((frame.pts or 0) * frame.time_base)
             if seconds is not None and images and time > times[0] + start + seconds + 1:
                 break
-            image = _upright(frame)
+            image = _upright(frame, to_rgb)
             images.append(image if change is None else change(image.float().div_(255)))
             times.append(time)
     if not images or not own_rate:
@@ -93,9 +95,10 @@ def read_video(
     return Clip(frames, waveform, Fraction(rate), sample_rate)
 
 
-def _upright(frame: av.VideoFrame) -> Tensor:
+def _upright(frame: av.VideoFrame, to_rgb: VideoReformatter) -> Tensor:
     """(h, w, 3) uint8, turned as the file says."""
-    turned = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    pixels = to_rgb.reformat(frame, format="rgb24", interpolation=ROUNDED).to_ndarray()
+    turned = np.rot90(pixels, frame.rotation // 90)
     return torch.from_numpy(np.ascontiguousarray(turned))
 
 
@@ -164,7 +167,7 @@ def read_image(path: str | Path) -> Tensor:
         if not container.streams.video:
             raise ValueError(f"{path} holds no picture; give a png or jpg file")
         frame = next(container.decode(video=0))
-    return _upright(frame).float() / 255
+    return _upright(frame, VideoReformatter()).float() / 255
 
 
 @contextmanager
@@ -211,6 +214,21 @@ def enlarge(frames: Tensor, times: int) -> Tensor:
         return frames
     large = interpolate(frames.permute(0, 3, 1, 2), scale_factor=times, mode="bicubic", align_corners=False)
     return large.permute(0, 2, 3, 1).clamp(0, 1)
+
+
+def fill(image: Tensor, width: int, height: int) -> Tensor:
+    """(h, w, 3) -> (1, 3, height, width): scaled until it covers the whole clip, the rest cut off evenly."""
+    size, (top, left) = fill_size(*image.shape[:2], width, height)
+    pixels = image.permute(2, 0, 1)[None].float()
+    pixels = interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    return pixels[:, :, top : top + height, left : left + width]
+
+
+def fill_size(rows: int, columns: int, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What `fill` scales a picture to, and where it cuts: ((rows, columns), (top, left))."""
+    scale = max(height / rows, width / columns)
+    size = max(height, round(scale * rows)), max(width, round(scale * columns))
+    return size, ((size[0] - height) // 2, (size[1] - width) // 2)
 
 
 def match_lengths(clip: Clip, on_mismatch: OnMismatch = "error") -> Clip:

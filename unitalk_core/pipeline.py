@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from .av import AV, Clip, ClipFormat, draw_noise
 from .config import ModelConfig
@@ -25,8 +25,10 @@ from .diffusion.denoiser import Conditioning, Denoiser
 from .diffusion.guidance import CFG
 from .diffusion.samplers import SAMPLERS
 from .diffusion.schedules import SCHEDULES
+from .media import fill
 from .models.markup import build_prompt
 from .models.phonemes import BOUNDARY, PAUSES, speech_tokens
+from .seam import added_frames, check_old, end_of, joined, room, seen_frames
 from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded
 from .weights.lora import apply_lora, read_lora
 
@@ -70,6 +72,8 @@ class Request:
     image: (h, w, 3) in 0..1, the first frame; it is scaled and cropped to fill the clip.
     keep_video: (f, h, w, 3) in 0..1 at the model's rate, a picture that gets a sound and comes back as it is.
     keep_audio: (samples,) at the model's sample rate, a sound that gets a picture and comes back as it is.
+    continued: a clip of any size at the model's rates that goes on with these words. The model sees its last
+        `overlap` seconds and hears its voice, unless another is given; `seconds` is what is added.
     picture: False makes sound alone.
     """
 
@@ -91,6 +95,8 @@ class Request:
     image: Tensor | None = None
     keep_video: Tensor | None = None
     keep_audio: Tensor | None = None
+    continued: Clip | None = None
+    overlap: float = 0.6
     picture: bool = True
 
     @property
@@ -173,18 +179,17 @@ def generate(
         sigmas = SCHEDULES[request.sampler](request.steps, request.shift or bundle.config.shift)
         latents = SAMPLERS[request.sampler](denoiser, noise, sigmas, watched(on_step, request.steps))
         trace.latents = check_finite(denoiser.keep(latents), "at the end of sampling")
-    return with_given(decode(bundle, made(trace.latents, request), frames, trace), request)
+    clip = decode(bundle, made(trace.latents, request), frames, trace)
+    return with_given(clip, bundle.config.format, request)
 
 
 def check_request(config: ModelConfig, request: Request) -> int:
-    """The number of frames to make; ValueError if anything that was asked for cannot be."""
+    """The number of frames that the model makes or sees; ValueError if anything asked for cannot be."""
     build_prompt(config.markup, request.scene, request.say, request.sound)
     clip = config.format
-    clip.check_size(request.width, request.height)
-    if max(request.width, request.height) > MAX_SIDE:
-        raise ValueError(
-            f"width and height must be at most {MAX_SIDE}, got {request.width} x {request.height}"
-        )
+    width, height = clip.check_size(request.width, request.height)
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(f"width and height must be at most {MAX_SIDE}, got {width} x {height}")
     if not 1 <= request.steps <= MAX_STEPS:
         raise ValueError(f"steps must be from 1 to {MAX_STEPS}, got {request.steps}")
     if request.sampler not in SAMPLERS:
@@ -199,6 +204,8 @@ def check_request(config: ModelConfig, request: Request) -> int:
         raise ValueError(f"shift must be above 0, got {request.shift:g}")
     check_inputs(config, request)
     check_kept(config, request)
+    if request.continued is not None:
+        check_old(clip, request.continued, request.overlap)
     return frames_of(clip, request)
 
 
@@ -209,8 +216,15 @@ def frames_of(clip: ClipFormat, request: Request) -> int:
     if request.keep_audio is not None:
         frames = float(request.keep_audio.shape[-1] * clip.fps / clip.sample_rate)
         return clip.check_frames(1 + clip.frame_stride * math.ceil((frames - 1) / clip.frame_stride))
-    longest = float(clip.max_frames / clip.fps)
-    return clip.frames_for(seconds_for(request.say, longest) if request.seconds is None else request.seconds)
+    if request.continued is not None:
+        seen = seen_frames(clip, request.continued, request.overlap)
+        return seen + added_frames(clip, seen, seconds_of(request, room(clip, seen)))
+    return clip.frames_for(seconds_of(request, float(clip.max_frames / clip.fps)))
+
+
+def seconds_of(request: Request, longest: float) -> float:
+    """What was asked for, else how long the words take; ValueError if that is over `longest`."""
+    return seconds_for(request.say, longest) if request.seconds is None else request.seconds
 
 
 def check_inputs(config: ModelConfig, request: Request) -> None:
@@ -235,9 +249,9 @@ def check_kept(config: ModelConfig, request: Request) -> None:
     asked = ("keep_video", "keep_audio", "seconds")
     if len(twice := [name for name in asked if getattr(request, name) is not None]) > 1:
         raise ValueError(f"{' and '.join(twice)} each set the length of the clip; give one of them")
-    picture = {"keep_video": request.keep_video, "keep_audio": request.keep_audio, "image": request.image}
-    for name, one in picture.items():
-        if one is not None and (not request.picture or None in (config.streams.video, config.streams.audio)):
+    alone = not request.picture or len(config.streams.present()) == 1
+    for name in ("keep_video", "keep_audio", "image", "continued"):
+        if alone and getattr(request, name) is not None:
             raise ValueError(f"{name} needs a model and a clip with picture and sound; leave it out")
     if request.keep_video is not None:
         if request.image is not None:
@@ -249,6 +263,10 @@ def check_kept(config: ModelConfig, request: Request) -> None:
         sound = request.keep_audio
         if sound.ndim != 1 or not len(sound) or not torch.isfinite(sound).all():
             raise ValueError(f"keep_audio must be (samples,) of numbers, got {tuple(sound.shape)}")
+    if request.continued is not None:
+        for name in ("image", "keep_video", "keep_audio"):
+            if getattr(request, name) is not None:
+                raise ValueError(f"a clip that is continued has its own picture and sound; leave out {name}")
 
 
 def seconds_for(say: str, longest: float) -> float:
@@ -262,7 +280,7 @@ def seconds_for(say: str, longest: float) -> float:
     seconds = LEAD_SECONDS + phones * PHONE_SECONDS + gaps * GAP_SECONDS + pauses * PAUSE_SECONDS
     if seconds > longest:
         raise ValueError(
-            f"these words take about {seconds:.1f} s and a clip lasts at most {longest:.2f} s; "
+            f"these words take about {seconds:.1f} s and at most {longest:.2f} s can be made at once; "
             "say less at a time, or give seconds to have it spoken faster"
         )
     return seconds
@@ -279,8 +297,18 @@ def encode_conditions(bundle: Bundle, request: Request) -> tuple[Conditioning, C
     """What the passes with and without the prompt get. The voice is in both: guidance is for the words."""
     prompt = build_prompt(bundle.config.markup, request.scene, request.say, request.sound)
     with_text, without = bundle.text_encoder.encode([prompt, ""]).to(bundle.device).split(1)
-    reference = None if request.voice is None else encode_voice(bundle, request.voice)
+    voice = voice_of(bundle.config, request)
+    reference = None if voice is None else encode_voice(bundle, voice)
     return tuple(Conditioning(AV(text, text), AV(reference, reference)) for text in (with_text, without))
+
+
+def voice_of(config: ModelConfig, request: Request) -> Tensor | None:
+    """(samples,) of the voice that was given, else of the end of the clip to continue, if that is enough."""
+    if request.voice is not None or request.continued is None or not config.reference_len:
+        return request.voice
+    heard = config.reference_len * config.format.audio_stride
+    end = request.continued.waveform.mean(0)[-heard:]
+    return end if len(end) >= MIN_VOICE * config.format.sample_rate else None
 
 
 def encode_voice(bundle: Bundle, voice: Tensor) -> Tensor:
@@ -294,29 +322,36 @@ def encode_voice(bundle: Bundle, voice: Tensor) -> Tensor:
 
 def kept_parts(bundle: Bundle, request: Request, noise: Latents) -> tuple[Latents | None, Latents | None]:
     """(clean latents, denoise_mask) of the parts that are given: 1 = generate, 0 = keep. None = make all."""
-    if request.keep_video is not None:
-        picture = encode_picture(bundle, request, request.keep_video)
-        return AV(picture, None), AV(nothing_of(noise.video), None)
-    if request.keep_audio is not None:
-        sound = encode_sound(bundle, request.keep_audio, noise.audio.shape[-1])
-        first, mask = kept_image(bundle, request, noise)
-        return AV(first, sound), AV(mask, nothing_of(noise.audio))
-    first, mask = kept_image(bundle, request, noise)
-    return (None, None) if first is None else (AV(first, None), AV(mask, None))
-
-
-def kept_image(bundle: Bundle, request: Request, noise: Latents) -> tuple[Tensor | None, Tensor | None]:
-    """The same for the picture, of which the first frame may be given."""
-    if request.image is None:
+    start = given_start(bundle, request, noise)
+    if not start.present():
         return None, None
-    clean, mask = torch.zeros_like(noise.video), 1 - nothing_of(noise.video)
-    clean[:, :, :1], mask[:, :, :1] = encode_picture(bundle, request, request.image[None]), 0
+    pairs = noise.map(kept_start, start)
+    return pairs.map(lambda pair: pair[0]), pairs.map(lambda pair: pair[1])
+
+
+def given_start(bundle: Bundle, request: Request, noise: Latents) -> Latents:
+    """The latents with which each stream starts, as far as they are given: some, all or None."""
+    picture, sound, form = request.keep_video, request.keep_audio, bundle.config.format
+    latents = None if noise.audio is None else noise.audio.shape[-1]
+    if request.image is not None:
+        picture = request.image[None]
+    if request.continued is not None:
+        seen = seen_frames(form, request.continued, request.overlap)
+        picture, sound = end_of(request.continued, seen)
+        latents = form.audio_latents(seen)
+    return AV(
+        None if picture is None else encode_picture(bundle, request, picture),
+        None if sound is None else encode_sound(bundle, sound, latents),
+    )
+
+
+def kept_start(noise: Tensor, start: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """(clean, mask (1, 1, f, 1, 1) or (1, 1, n)) of one stream whose first latents are given."""
+    if start is None:
+        return None, None
+    clean, mask = torch.zeros_like(noise), noise.new_ones(1, 1, noise.shape[2], *[1] * (noise.ndim - 3))
+    clean[:, :, : start.shape[2]], mask[:, :, : start.shape[2]] = start, 0
     return clean, mask
-
-
-def nothing_of(latent: Tensor) -> Tensor:
-    """A mask that keeps all of a stream: (1, 1, f, 1, 1) or (1, 1, n) zeros."""
-    return torch.zeros(1, 1, latent.shape[2], *[1] * (latent.ndim - 3), device=latent.device)
 
 
 def encode_picture(bundle: Bundle, request: Request, frames: Tensor) -> Tensor:
@@ -338,8 +373,11 @@ def made(latents: Latents, request: Request) -> Latents:
     return AV(video, latents.audio if request.keep_audio is None else None)
 
 
-def with_given(clip: Clip, request: Request) -> Clip:
+def with_given(clip: Clip, form: ClipFormat, request: Request) -> Clip:
     """The clip with what was to be kept, untouched; silence behind a sound shorter than its picture."""
+    if request.continued is not None:
+        seen = seen_frames(form, request.continued, request.overlap)
+        return joined(request.continued, clip, form, seen)
     if request.keep_video is not None:
         return replace(clip, frames=request.keep_video)
     if request.keep_audio is not None:
@@ -347,21 +385,6 @@ def with_given(clip: Clip, request: Request) -> Clip:
         silence = max(0, samples - len(request.keep_audio))
         return replace(clip, waveform=pad(request.keep_audio, (0, silence))[None])
     return clip
-
-
-def fill(image: Tensor, width: int, height: int) -> Tensor:
-    """(h, w, 3) -> (1, 3, height, width): scaled until it covers the whole clip, the rest cut off evenly."""
-    size, (top, left) = fill_size(*image.shape[:2], width, height)
-    pixels = image.permute(2, 0, 1)[None].float()
-    pixels = interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    return pixels[:, :, top : top + height, left : left + width]
-
-
-def fill_size(rows: int, columns: int, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """What `fill` scales a picture to, and where it cuts: ((rows, columns), (top, left))."""
-    scale = max(height / rows, width / columns)
-    size = max(height, round(scale * rows)), max(width, round(scale * columns))
-    return size, ((size[0] - height) // 2, (size[1] - width) // 2)
 
 
 def watched(on_step: OnStep | None, steps: int) -> OnStep:

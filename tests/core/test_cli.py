@@ -82,6 +82,92 @@ def test_sound_alone_is_a_wav_file(tmp_path, capsys):
     assert "must end in .wav" in capsys.readouterr().err
 
 
+def test_a_clip_of_sample_goes_on_as_the_same_person_in_the_same_size(tmp_path, capsys):
+    first, longer = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    assert say("--scene", "a man with glasses", "--width", 96, "--out", first) == 0
+    capsys.readouterr()
+    line = {"say": "good evening", "continue": str(first), "overlap": 0.2, "out": str(longer)}
+    (tmp_path / "lines.jsonl").write_text(json.dumps(line))
+    options = ["--prompts", tmp_path / "lines.jsonl", "--report", tmp_path / "b.json", *SHORT]
+    assert main(["sample", *map(str, options)]) == 0
+    assert "a.mp4: as before, scene 'a man with glasses', width 96, height 64" in capsys.readouterr().out
+    old, new = media.read_video(first), media.read_video(longer)
+    assert new.frames.shape == (9 + 8, 256, 384, 3)
+    assert (new.frames[:9] - old.frames).abs().mean() < 0.02  # h264 once more
+    made = json.loads((tmp_path / "b.json").read_text())["clips"][0]
+    assert (made["width"], made["height"], made["frames"]) == (384, 256, 17)
+    assert made["request"]["continued"] is True and made["request"]["scene"] == "a man with glasses"
+    assert say("--continue", longer, "--scene", "a woman", "--out", longer) == 0  # over itself
+    assert "scene" not in capsys.readouterr().out
+    assert len(media.read_video(longer).frames) == 17 + 8
+
+
+@pytest.mark.parametrize("tag", ["[1]", "no json", '{"scene": 5, "width": "wide"}'])
+def test_a_clip_from_elsewhere_goes_on_at_the_rates_of_the_model(tmp_path, capsys, tag):
+    sound = torch.rand(2, 24 * 1470) - 0.5
+    elsewhere = Clip(torch.rand(24, 48, 80, 3), sound, Fraction(30), 44100)  # 0.8 s
+    media.write_clip(tmp_path / "given.mp4", elsewhere, {"unitalk": tag})
+    media.write_wav(tmp_path / "voice.wav", torch.rand(1, 16000) - 0.5, 16000)
+    given = ["--continue", tmp_path / "given.mp4", "--voice", tmp_path / "voice.wav"]
+    assert say(*given, "--scene", "a man", "--out", tmp_path / "a.mp4") == 0
+    told = capsys.readouterr().out
+    assert "80 x 48 is cut evenly to the shape of 64 x 64" in told and "as before" not in told
+    clip = media.read_video(tmp_path / "a.mp4")
+    assert clip.frames.shape == (20 + 8, 64, 64, 3)
+    assert clip.waveform.shape[0] == 2 and clip.sample_rate == 16000
+
+
+def test_a_clip_that_cannot_go_on_is_one_sentence_and_no_file(tmp_path, capsys):
+    form = (Fraction(25), 16000)
+    media.write_clip(tmp_path / "silent.mp4", Clip(torch.rand(9, 64, 64, 3), None, *form))
+    media.write_wav(tmp_path / "sound.wav", torch.rand(1, 16000) - 0.5, 16000)
+    short = Clip(torch.rand(3, 64, 64, 3), torch.rand(1, 1920) - 0.5, *form)
+    media.write_clip(tmp_path / "short.mp4", short)
+    picture = av.VideoFrame.from_ndarray((torch.rand(64, 64, 3) * 255).byte().numpy(), format="rgb24")
+    picture.save(str(tmp_path / "face.png"))
+    files = sorted(tmp_path.iterdir())
+    for name, options, words in [
+        ("silent.mp4", [], "the clip to continue has no sound"),
+        ("sound.wav", [], "sound.wav has no picture"),
+        ("short.mp4", [], "at least 0.2 s, got 0.12 s"),
+        ("none.mp4", [], "there is no file"),
+        ("short.mp4", ["--image", tmp_path / "face.png"], "own picture and sound; leave out image"),
+        ("short.mp4", ["--no-video", "--out", tmp_path / "a.wav"], "continued needs a model and a clip with"),
+    ]:
+        assert say("--continue", tmp_path / name, "--out", tmp_path / "a.mp4", *options) == 2
+        errors = capsys.readouterr().err
+        assert words in errors and errors.count("\n") == 1, name
+    assert sorted(tmp_path.iterdir()) == files
+
+
+@pytest.mark.parametrize(
+    ("text", "dropped"),
+    [
+        ("zyxgrf blorp qwrtplk", ""),
+        ("go 你 home 😀", "你 😀"),
+        ("call 0049 123 at 12:30, pay $3.50 or 99%", ""),
+        ("12345678901234567890", ""),
+        ("x hhh", ""),
+    ],
+)
+def test_a_strange_text_is_spoken_as_far_as_possible_and_the_rest_named(tmp_path, caplog, text, dropped):
+    assert say("--say", text, "--no-video", "--out", tmp_path / "a.wav") == 0
+    waveform, _ = media.read_audio(tmp_path / "a.wav")
+    assert waveform.abs().max() > 0
+    named = [record.getMessage() for record in caplog.records if "not spoken" in record.getMessage()]
+    assert named == ([f"not spoken, because it is no English: {dropped}"] * bool(dropped))
+
+
+@pytest.mark.parametrize("text", ["你好，世界", "😀🎉", "?!", "potato " * 300])
+@pytest.mark.parametrize("seconds", [[], ["--seconds", "2"]])
+def test_a_text_that_cannot_be_spoken_is_one_sentence_and_no_file(tmp_path, capsys, text, seconds):
+    command = ["sample", "--say", text, "--steps", "2", *seconds, "--no-video"]
+    assert main([*command, "--out", str(tmp_path / "a.wav")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("unitalk: ") and said.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_many_lines_make_many_clips_and_one_bad_line_stops_none(tmp_path, capsys):
     lines = [
         json.dumps({"say": "one", "seed": 1, "out": str(tmp_path / "one.mp4")}),
@@ -250,7 +336,7 @@ def test_measures_are_printed_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "evaluate", lambda *_: {"sync.r": one})
     assert main(["evaluate", "--clips", "8", "--out", str(tmp_path / "r.json")]) == 0
     assert "MISSED" in capsys.readouterr().out
-    assert json.loads((tmp_path / "r.json").read_text())["measures"]["sync.r"] == one
+    assert json.loads((tmp_path / "r.json").read_text()) == {"sync.r": one}
 
 
 def test_too_few_clips_to_measure_is_one_sentence(capsys):

@@ -25,6 +25,13 @@ def make_clip(
     return Clip(picture, waveform, FPS, rate)
 
 
+def smooth(frames: int = 9, size: int = 64) -> torch.Tensor:
+    """(f, h, w, 3): colours that change slowly across the picture and in time."""
+    time = torch.linspace(0.9, 0.7, frames).view(-1, 1, 1)
+    y, x = torch.meshgrid(*[torch.linspace(0.2, 0.8, size)] * 2, indexing="ij")
+    return torch.stack([time * x, time * y, time * (1 - x * y)], dim=-1)
+
+
 def probe(path) -> dict:
     with av.open(str(path)) as file:
         video, audio = file.streams.video[0], file.streams.audio[0]
@@ -49,6 +56,15 @@ def test_a_clip_comes_back_as_it_was_written(tmp_path):
     assert again.frames.shape == clip.frames.shape
     assert again.waveform.shape == clip.waveform.shape
     assert (again.frames - clip.frames).abs().max() < 0.05
+
+
+def test_colours_stay_when_a_clip_is_written_and_read_again_and_again(tmp_path):
+    frames = smooth()
+    for i in range(4):
+        path = media.write_clip(tmp_path / f"{i}.mp4", Clip(frames, None, FPS, 0))
+        frames = media.read_video(path).frames
+        assert torch.equal(media.read_image(path), frames[0])
+    assert abs((frames - smooth()).mean()) < 0.5 / 255
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (44100, 2), (48000, 1), (22050, 2)])

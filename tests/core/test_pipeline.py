@@ -10,7 +10,8 @@ import torch
 
 from unitalk_core.av import AV
 from unitalk_core.config import TINY
-from unitalk_core.pipeline import Request, Trace, check_request, fill, generate, load_bundle, seconds_for
+from unitalk_core.media import fill
+from unitalk_core.pipeline import Request, Trace, check_request, generate, load_bundle, seconds_for
 
 ASK = Request(say="good morning", seconds=0.36, steps=2)  # 9 frames
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.rules.node_table import ROOT
-from unitalk_core.data.synthetic import write_clips
+from unitalk_core.data.synthetic_folder import write_clips
 
 SCRIPT = Path(__file__).with_name("browser.mjs")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.host.serving import Server
-from unitalk_core.data.synthetic import write_clips
+from unitalk_core.data.synthetic_folder import write_clips
 from unitalk_core.media import read_video
 from unitalk_core.training.metrics import read_metrics
 

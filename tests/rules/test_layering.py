@@ -15,6 +15,7 @@ LAYERS = [
     ["config"],
     ["models"],
     ["diffusion", "weights", "media"],
+    ["seam"],
     ["pipeline", "data"],
     ["training", "evaluation"],
     ["__main__", "cli"],

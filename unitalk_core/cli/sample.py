@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from copy import copy
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from ..av import Clip
     from ..pipeline import Bundle, Request, Trace
+
+INHERITED = {"scene": str, "sound": str, "width": int, "height": int}  # by a clip that is continued
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,9 +71,13 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--image", metavar="FILE", help="the first frame, cropped to fill the clip")
     what.add_argument("--keep-video", metavar="FILE", help="a video that gets a sound; its picture stays")
     what.add_argument("--keep-audio", metavar="FILE", help="a sound that gets a picture; it stays as it is")
+    what.add_argument(
+        "--continue", dest="continued", metavar="FILE", help="a clip that goes on with these words"
+    )
     what.add_argument("--no-video", dest="picture", action="store_false", help="sound alone, as a .wav file")
     form = parser.add_argument_group("form")
-    form.add_argument("--seconds", type=float, help="length of the clip (default: what the words take)")
+    form.add_argument("--seconds", type=float, help="length, or what is added (default: what the words take)")
+    form.add_argument("--overlap", type=float, help="seconds of its end that --continue sees (0.6)")
     form.add_argument("--width", type=int, help="pixels, a multiple of 32 (64, what tiny was trained on)")
     form.add_argument("--height", type=int, help="the same")
     how = parser.add_argument_group("sampling")
@@ -213,8 +219,8 @@ def write(out: Path, clip: Clip, request: Request, bundle: Bundle) -> None:
 
 
 def scale(request: Request, bundle: Bundle) -> int:
-    """How many times larger the picture is written; one that was kept has its own size."""
-    return bundle.shown if request.keep_video is None else 1
+    """How many times larger the picture is written; one that was given has its own size."""
+    return bundle.shown if request.keep_video is None and request.continued is None else 1
 
 
 def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
@@ -232,7 +238,55 @@ def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
         given["keep_video"] = whole_latents(args.keep_video, bundle)
     if "keep_audio" in given:
         given["keep_audio"] = read_audio(args.keep_audio, rate, mono=True)[0][0]
-    return Request(**given)
+    if "continued" in given:
+        given = as_before(args.continued, given) | {"continued": clip_at_rates(args.continued, bundle)}
+    request = Request(**given)
+    if request.continued is not None:
+        tell_cut(args.continued, request)
+    return request
+
+
+def clip_at_rates(path: str, bundle: Bundle) -> Clip:
+    """A clip from a file at the model's rates, with two channels of sound at most."""
+    from ..media import read_video, resample
+
+    form = bundle.config.format
+    clip = read_video(path, fps=form.fps)
+    if clip.waveform is None:
+        return clip
+    sound = clip.waveform if len(clip.waveform) <= 2 else clip.waveform.mean(0, keepdim=True)
+    waveform = resample(sound, clip.sample_rate, form.sample_rate)
+    return replace(clip, waveform=waveform, sample_rate=form.sample_rate)
+
+
+def as_before(path: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What is given and, for the rest, what a clip says that it was made from; prints what that is."""
+    told = what_was_asked(path)
+    found = {name: told[name] for name, kind in INHERITED.items() if isinstance(told.get(name), kind)}
+    found = {name: value for name, value in found.items() if value and name not in given}
+    if found:
+        print(f"{path}: as before, " + ", ".join(f"{name} {value!r}" for name, value in found.items()))
+    return found | given
+
+
+def tell_cut(path: str, request: Request) -> None:
+    """Say that a clip of another shape loses its edges."""
+    rows, columns = request.continued.frames.shape[1:3]
+    if rows * request.width != columns * request.height:
+        shape = f"{request.width} x {request.height}"
+        print(f"{path}: {columns} x {rows} is cut evenly to the shape of {shape} (--width, --height)")
+
+
+def what_was_asked(path: str) -> dict[str, Any]:
+    """The request that `write` left in a clip; nothing for a clip from elsewhere."""
+    import av
+
+    try:
+        with av.open(path) as file:
+            told = json.loads(file.metadata.get("unitalk", "{}"))
+    except (av.FFmpegError, json.JSONDecodeError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def whole_latents(path: str, bundle: Bundle) -> Tensor:
@@ -250,7 +304,7 @@ def whole_latents(path: str, bundle: Bundle) -> Tensor:
 def asked_for(request: Request) -> dict[str, Any]:
     """The request without its pictures and sounds, to be written down."""
     plain = {one.name: getattr(request, one.name) for one in fields(request)}
-    heavy = ("voice", "image", "keep_video", "keep_audio")
+    heavy = ("voice", "image", "keep_video", "keep_audio", "continued")
     return plain | {"audio_seed": request.seeds.audio} | {name: plain[name] is not None for name in heavy}
 
 

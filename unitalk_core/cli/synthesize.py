@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ..data.synthetic import write_clips
+    from ..data.synthetic_folder import write_clips
 
     if Path(args.out).is_file():
         raise NotADirectoryError(f"{args.out} is a file; give a folder")

@@ -24,9 +24,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..av import Clip, ClipFormat
-from ..media import nearest, read_video, resample
+from ..media import fill, fill_size, nearest, read_video, resample
 from ..models.markup import SPEECH_TAGS, build_prompt
-from ..pipeline import fill, fill_size
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm")
 FORMS = ("full", "no_scene", "no_sound", "speech")

@@ -22,8 +22,9 @@ from ..data.clips import read_clip, read_rows
 from ..data.synthetic import synthesize_clip
 from ..pipeline import Bundle, Request, generate
 from . import voice
-from .measures import measure
-from .report import OnClip, columns, draw_held_out
+from .held_out import draw_held_out
+from .measures import columns, measure
+from .report import OnClip
 
 STRANGERS = 39  # held-out clips of other faces and voices
 

@@ -15,14 +15,23 @@ COLUMNS = ("value", "low", "high", "baseline", "ceiling", "threshold")
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """What a measure has to reach. margin: distance to the baseline too; factor: at most this share of it."""
+    """What a measure has to reach.
+
+    margin: distance to the baseline too; factor: at most this share of it; inside: the interval has to hold
+    the limit; of: the limit counts from the value of this other measure.
+    """
 
     limit: float
     margin: float = 0.0
     factor: float | None = None
     smaller_is_better: bool = False
+    inside: bool = False
+    of: str | None = None
 
-    def passed(self, value: float, baseline: float | None) -> bool:
+    def passed(self, value: float, between: tuple[float, float], baseline: float | None) -> bool:
+        """value: the mean; between: its interval."""
+        if self.inside:
+            return between[0] <= self.limit <= between[1]
         if self.smaller_is_better:
             far = self.factor is None or baseline is None or value <= self.factor * baseline
             return value <= self.limit and far
@@ -75,8 +84,13 @@ def measure(
         baseline=chance,
         ceiling=None if ceiling is None else mean(ceiling),
         threshold=None if threshold is None else threshold.limit,
-        passed=None if threshold is None else threshold.passed(value, chance),
+        passed=None if threshold is None else threshold.passed(value, (low, high), chance),
     )
+
+
+def columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    """One row per clip -> one list per column."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def table(report: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,153 +1,128 @@
-"""Measure a model on held-out synthetic clips: words, sync, voice and face, each beside chance and the truth.
+"""Measure a model on held-out synthetic clips: words, sync, voice, face, each beside chance and the truth.
 
 - text: the model gets the sentence, the scene and the sound in words -> words, sync;
+- couple_off: the same with its two streams not looking at each other -> sync that the text alone gives;
 - given: it gets a voice and a first frame too -> pitch and timbre of that voice, identity of that face;
 - dub: it gets the true picture and makes the sound -> words, sync;
 - drive: it gets the true sound and makes the picture -> sync;
-- codec: the true clip through the model's own VAEs and vocoder: what a perfect sampler would reach.
+- codec: the true clip through the model's own VAEs and vocoder: what a perfect sampler would reach;
+- continue: it goes on where a clip ends.
 
-Of four clips in a row two have words, and two have voices, that training never had.
+Each text has two takes, of which one is the other's baseline: same words, voice and face, another timing. Of
+four texts in a row two have words, and two have voices, that training never had.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import compress
-from operator import not_
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..av import AV, Clip
-from ..data.synthetic import FPS, SAMPLE_RATE, SyntheticClip, spoken_words, synthesize_clip
+from ..data.synthetic import FPS, SAMPLE_RATE, SyntheticClip
 from ..pipeline import Bundle, Request, decode, generate
-from . import sync, voice, words
-from .measures import Measure, Threshold, measure
+from .held_out import TAKES, Result, draw_held_out
+from .judges import Row, Rows, face_of, picture_of, sync_of, voice_of, words_of
+from .measures import Measure, Threshold, columns, mean, measure
 
 Make = Callable[[Bundle, Request], Clip]
 OnClip = Callable[[int, int], None]
 
-TASKS = ("text", "given", "dub", "drive", "codec")
-LONG_WORD = 2  # syllables that the word judge needs
-NO_PITCH = 2400.0  # cents, where no pitch is found
-LAG = 2  # frames
+LEAST = 8  # one text of each kind
+SHOWN = 8  # clips for a page of pictures
+JUDGES = {  # task -> what its clips are asked
+    "text": (words_of, sync_of),
+    "couple_off": (sync_of,),
+    "given": (voice_of, face_of),
+    "dub": (words_of, sync_of),
+    "drive": (sync_of,),
+    "codec": (words_of, sync_of, voice_of, face_of, picture_of),
+}
+TASKS = (*JUDGES, "continue")
+UNNAMED = ("text", "given")  # what they measure has no task's name in front
 THRESHOLDS = {
     "words.seen": Threshold(limit=0.85),
     "words.unseen": Threshold(limit=0.75),
     "sync.r": Threshold(limit=0.45, margin=0.20),
     "sync.lag_within_2": Threshold(limit=0.85),
+    "sync.own_wins": Threshold(limit=0.85),
+    "sync.lag_control": Threshold(limit=0.60),
+    "couple_off.sync.own_wins": Threshold(limit=0.50, inside=True),
+    "couple_off.sync.lag_control": Threshold(limit=0.10, smaller_is_better=True),
     "voice.f0_cents": Threshold(limit=120.0, factor=1 / 3, smaller_is_better=True),
     "voice.f0_cents_unseen": Threshold(limit=120.0, factor=1 / 3, smaller_is_better=True),
     "voice.timbre": Threshold(limit=0.85),
     "voice.timbre_unseen": Threshold(limit=0.85),
     "face.identity": Threshold(limit=0.95),
     "face.first_frame_db": Threshold(limit=27.0),
+    "dub.sync.r": Threshold(limit=-0.08, of="sync.r"),
+    "dub.sync.own_wins": Threshold(limit=0.75),
+    "drive.sync.own_wins": Threshold(limit=0.85),
+    "codec.video_db": Threshold(limit=31.0),
+    "speed.seconds_a_clip": Threshold(limit=10.0, smaller_is_better=True),
 }
-
-
-@dataclass(frozen=True)
-class Result:
-    """A clip and the truth it was made for, with the tracks the judges look at."""
-
-    clip: Clip
-    truth: SyntheticClip
-
-    @cached_property
-    def words(self) -> list[str]:
-        return words.split_words(self.truth.say)
-
-    @cached_property
-    def waveform(self) -> Tensor:
-        return self.clip.waveform.mean(0)
-
-    @cached_property
-    def opening(self) -> Tensor:
-        return sync.mouth_opening(self.clip.frames)
-
-    @cached_property
-    def level(self) -> Tensor:
-        frames = round(self.waveform.shape[-1] * self.clip.fps / self.clip.sample_rate)
-        return sync.loudness(self.waveform, self.clip.sample_rate, float(self.clip.fps), frames)
-
-    @cached_property
-    def pitch(self) -> float:
-        return voice.median_pitch(self.waveform, self.clip.sample_rate)
-
-    @cached_property
-    def timbre(self) -> Tensor:
-        return voice.timbre(self.waveform, self.clip.sample_rate)
-
-    def right_words(self, sound: Result | None = None) -> float:
-        """Share of this clip's words that its own sound (or another clip's) says, among 50 choices each."""
-        source = sound or self
-        grammar = words.choices(self.words, long_words())
-        heard = words.recognise(source.waveform, source.clip.sample_rate, grammar, len(self.words))
-        return words.accuracy(self.words, heard)
-
-
-def long_words() -> list[str]:
-    """The words of the synthetic clips that the word judge can tell apart."""
-    return [word for word in spoken_words() if words.syllables(word) >= LONG_WORD]
-
-
-def draw_held_out(seed: int, count: int) -> list[SyntheticClip]:
-    """Held-out clips of long words only: seen and unseen words in turn, seen and unseen voices two by two."""
-    long = set(long_words())
-    clips: list[SyntheticClip] = []
-    index = 0
-    while len(clips) < count:
-        kind = len(clips) % 4
-        splits = {"words": ("seen", "unseen")[kind % 2], "voices": ("seen", "unseen")[kind // 2]}
-        found = synthesize_clip(seed, index, held_out=True, **splits)
-        index += 1
-        if set(found.say.split()) <= long:
-            clips.append(found)
-    return clips
+BASELINES = {  # measures whose chance is another one's value
+    "sync.own_wins": "couple_off.sync.own_wins",
+    "sync.lag_control": "couple_off.sync.lag_control",
+}
+CEILINGS = {"face.first_frame_db": "codec.face.first_frame_db"}
 
 
 def evaluate(
     bundle: Bundle,
-    clips: int = 40,
+    clips: int,
     seed: int = 0,
     on_clip: OnClip | None = None,
+    shown: list[Result] | None = None,
     *,
     tasks: Sequence[str] = TASKS,
     make: Make = generate,
 ) -> dict[str, dict[str, Any]]:
-    """Name of a measure -> value, low, high (95 %), baseline, ceiling, threshold, passed; on_clip(done, of).
+    """Name of a measure -> value, low, high (95 %), baseline, ceiling, threshold, passed.
 
-    ValueError for fewer than 8 clips, an unknown task, or a model that does not make the miniature's format.
+    clips: two of each text, made in each task; on_clip(done, of) counts them all. `shown` is filled with the
+    first few that were made with the true voice and first frame, for a page of pictures. ValueError for fewer
+    than 8 clips, an odd number, an unknown task, or a model that does not make the miniature's format;
+    ModuleNotFoundError without pocketsphinx or espeak-ng.
     """
     check(bundle, clips, tasks)
-    truths = draw_held_out(seed, clips)
-    runs: dict[str, list[Result]] = {task: [] for task in TASKS if task in tasks}
-    for i, truth in enumerate(truths):
-        for task, results in runs.items():
-            clip = recoded(bundle, truth) if task == "codec" else make(bundle, request(task, truth, seed + i))
-            results.append(Result(clip, truth))
-        if on_clip is not None:
-            on_clip(i + 1, clips)
+    count = on_clip or (lambda *_: None)
+    truths = draw_held_out(seed, clips // TAKES, TAKES)
     ceiling = [Result(truth.clip, truth) for truth in truths]
-    measures: dict[str, Measure] = {}
-    if "text" in runs:
-        measures |= words_of(runs["text"], ceiling) | sync_of(runs["text"], ceiling)
-    if "given" in runs:
-        measures |= voice_of(runs["given"], ceiling) | face_of(runs["given"], ceiling)
-    for task in ("dub", "drive", "codec"):
-        if task in runs:
-            found = {} if task == "drive" else words_of(runs[task], ceiling)
-            found |= sync_of(runs[task], ceiling)
-            measures |= {f"{task}.{name}": one for name, one in found.items()}
+    chosen = [task for task in JUDGES if task in tasks]
+    rows: Rows = {}
+    total = len(chosen) * clips
+    for number, task in enumerate(chosen):
+        results = []
+        for i, result in enumerate(results_of(task, bundle, truths, seed, make), 1):
+            results.append(result)
+            count(number * clips + i, total)
+        rows |= judged(task, results, ceiling)
+        if task == "given" and shown is not None:
+            shown += results[::TAKES][:SHOWN]
+    if "text" in chosen:
+        rows["speed.seconds_a_clip"] = [Row(seconds_a_clip(bundle, truths, seed, make))]
+    measures = measured(rows)
+    if "continue" in tasks:
+        from .continuation import continuation
+
+        firsts = truths[::TAKES]
+        measures |= continuation(bundle, firsts, seed, lambda done, of: count(total + done, total + of))
     return {name: one.to_json() for name, one in measures.items()}
 
 
 def check(bundle: Bundle, clips: int, tasks: Sequence[str]) -> None:
-    if clips < 8:
-        raise ValueError(f"an evaluation needs at least 8 clips, got {clips}")
+    """What evaluate refuses, before anything is drawn."""
+    if clips < LEAST:
+        raise ValueError(f"an evaluation needs at least {LEAST} clips, got {clips}")
+    if clips % TAKES:
+        raise ValueError(
+            f"an evaluation takes two clips of each text, got {clips}; use {clips - 1} or {clips + 1}"
+        )
     if unknown := [task for task in tasks if task not in TASKS]:
         raise ValueError(f"tasks are {', '.join(TASKS)}, got {', '.join(unknown)}")
     form = bundle.config.format
@@ -156,15 +131,34 @@ def check(bundle: Bundle, clips: int, tasks: Sequence[str]) -> None:
             f"the held-out clips have {FPS} fps, {SAMPLE_RATE} Hz and phonemes; this model makes "
             f"{float(form.fps):g} fps, {form.sample_rate} Hz and reads {bundle.config.markup}"
         )
+    if find_spec("pocketsphinx") is None:
+        raise ModuleNotFoundError(
+            "judging words needs pocketsphinx: run pip install pocketsphinx (or the extra [eval])"
+        )
 
 
-def request(task: str, truth: SyntheticClip, seed: int) -> Request:
+# --- clips -----------------------------------------------------------------------------------------------
+
+
+def results_of(
+    task: str, bundle: Bundle, truths: Sequence[SyntheticClip], seed: int, make: Make
+) -> Iterator[Result]:
+    """The clip that each truth gets. Both takes are asked for with the seconds of the first."""
+    for i, truth in enumerate(truths):
+        if task == "codec":
+            yield Result(recoded(bundle, truth), truth)
+        else:
+            asked = request(task, truth, seed + i, truths[i - i % TAKES].seconds)
+            yield Result(make(bundle, asked), truth)
+
+
+def request(task: str, truth: SyntheticClip, seed: int, seconds: float) -> Request:
     """What the model is asked for: the words of a held-out clip, and what of the clip it is given."""
-    frames = truth.frames.float() / 255
     given = {
-        "text": {"seconds": truth.seconds},
-        "given": {"seconds": truth.seconds, "voice": truth.reference, "image": frames[0]},
-        "dub": {"keep_video": frames},
+        "text": {"seconds": seconds},
+        "couple_off": {"seconds": seconds, "couple": (False, False)},
+        "given": {"seconds": seconds, "voice": truth.reference, "image": truth.clip.frames[0]},
+        "dub": {"keep_video": truth.clip.frames},
         "drive": {"keep_audio": truth.waveform},
     }
     return Request(say=truth.say, scene=truth.scene, sound=truth.sound, seed=seed, **given[task])
@@ -183,90 +177,55 @@ def recoded(bundle: Bundle, truth: SyntheticClip) -> Clip:
     return decode(bundle, latents, frames)
 
 
-def others(results: Sequence[Result], i: int, count: int = 3) -> list[Result]:
-    """The next clips in the round: what a clip is shuffled with."""
-    return [results[(i + k) % len(results)] for k in range(1, count + 1)]
+def seconds_a_clip(bundle: Bundle, truths: Sequence[SyntheticClip], seed: int, make: Make) -> float:
+    """How long one core takes for a clip of the mean length."""
+    asked = request("text", truths[0], seed, mean([truth.seconds for truth in truths]))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        start = time.perf_counter()
+        make(bundle, asked)
+        return time.perf_counter() - start
+    finally:
+        torch.set_num_threads(threads)
 
 
-def words_of(results: Sequence[Result], ceiling: Sequence[Result]) -> dict[str, Measure]:
-    """Accuracy for seen and for unseen words, and for all."""
-    rows = [
-        (own.right_words(), own.right_words(others(results, i, 1)[0]), true.right_words())
-        for i, (own, true) in enumerate(zip(results, ceiling, strict=True))
-    ]
-    splits = {"words.all": rows, "words.seen": rows[0::2], "words.unseen": rows[1::2]}
-    return {name: measure(*columns(part), THRESHOLDS.get(name)) for name, part in splits.items()}
+# --- measures --------------------------------------------------------------------------------------------
 
 
-def sync_of(results: Sequence[Result], ceiling: Sequence[Result]) -> dict[str, Measure]:
-    """Speech-window r of mouth and sound, and the share of clips whose best lag is within two frames."""
-
-    def rows(score: Callable[[Tensor, Tensor], float]) -> list[tuple[float, float, float]]:
-        return [
-            (
-                score(own.opening, own.level),
-                sum(score(own.opening, other.level) for other in others(results, i)) / 3,
-                score(true.opening, true.level),
-            )
-            for i, (own, true) in enumerate(zip(results, ceiling, strict=True))
-        ]
-
-    parts = {
-        "sync.r": rows(sync.sync),
-        "sync.lag_within_2": rows(lambda a, b: float(abs(sync.best_lag(a, b)) <= LAG)),
-    }
-    return {name: measure(*columns(part), THRESHOLDS[name]) for name, part in parts.items()}
+def judged(task: str, results: Sequence[Result], ceiling: Sequence[Result]) -> Rows:
+    """Rows of a task's measures, under the names that they have in the report."""
+    prefix = "" if task in UNNAMED else f"{task}."
+    found = [judge(results, ceiling) for judge in JUDGES[task]]
+    return {prefix + name: rows for part in found for name, rows in part.items()}
 
 
-def columns(rows: Sequence[tuple[float, ...]]) -> list[list[float]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+def measured(rows: Rows) -> dict[str, Measure]:
+    """Rows of all tasks, each beside what it is compared with."""
+    measures = {}
+    for name, part in rows.items():
+        value, baseline, ceiling = columns(over_texts(part))
+        baseline = values(rows, BASELINES.get(name)) or baseline
+        ceiling = values(rows, CEILINGS.get(name)) or ceiling
+        baseline, ceiling = (None if one is None or None in one else one for one in (baseline, ceiling))
+        measures[name] = measure(value, baseline, ceiling, threshold(name, rows))
+    return measures
 
 
-def voice_of(results: Sequence[Result], ceiling: Sequence[Result]) -> dict[str, Measure]:
-    """Pitch error to the given voice, and how often its timbre is nearer than another voice's."""
-    given = [Result(Clip(None, r.truth.reference[None], r.clip.fps, SAMPLE_RATE), r.truth) for r in results]
-    pitch, tone = [], []
-    for own, true, heard in zip(results, ceiling, given, strict=True):
-        foreign = [one for one in given if one.truth.voice != own.truth.voice]
-        shuffled = sum(pitch_error(own, one) for one in foreign) / len(foreign)
-        pitch.append((pitch_error(own, heard), shuffled, pitch_error(true, heard)))
-        tone.append((nearer(own, heard, foreign), 0.5, nearer(true, heard, foreign)))
-    rows = {"voice.f0_cents": pitch, "voice.timbre": tone}
-    seen = [i % 4 < 2 for i in range(len(results))]
-    rows = {name: list(compress(part, seen)) for name, part in rows.items()} | {
-        f"{name}_unseen": list(compress(part, map(not_, seen))) for name, part in rows.items()
-    }
-    return {name: measure(*columns(part), THRESHOLDS[name]) for name, part in rows.items()}
+def over_texts(rows: Sequence[Row]) -> list[Row]:
+    """The takes of a text as one: they are alike, and the interval is over texts."""
+    texts = [rows[i : i + TAKES] for i in range(0, len(rows), TAKES)]
+    return [Row(*(None if None in takes else mean(takes) for takes in columns(text))) for text in texts]
 
 
-def pitch_error(a: Result, b: Result) -> float:
-    """Cents between two voices' median pitches; `NO_PITCH` where one of them has none."""
-    missing = math.isnan(a.pitch) or math.isnan(b.pitch)
-    return NO_PITCH if missing else min(voice.cents(a.pitch, b.pitch), NO_PITCH)
+def values(rows: Rows, name: str | None) -> list[float] | None:
+    return [row.value for row in rows[name]] if name in rows else None
 
 
-def nearer(result: Result, own: Result, foreign: Sequence[Result]) -> float:
-    """Share of the foreign voices that are farther in timbre than the own one."""
-    distance = voice.timbre_distance(result.timbre, own.timbre)
-    return sum(distance < voice.timbre_distance(result.timbre, one.timbre) for one in foreign) / len(foreign)
-
-
-def face_of(results: Sequence[Result], ceiling: Sequence[Result]) -> dict[str, Measure]:
-    """Whether the last frame is nearest to its own given first frame, and how well that one is kept."""
-    firsts = torch.stack([result.truth.clip.frames[0] for result in results]).flatten(1)
-
-    def is_own(result: Result, i: int) -> float:
-        return float((firsts - result.clip.frames[-1].flatten()).norm(dim=1).argmin() == i)
-
-    identity = [
-        (is_own(own, i), 1 / len(results), is_own(true, i))
-        for i, (own, true) in enumerate(zip(results, ceiling, strict=True))
-    ]
-    decibels = [
-        float(-10 * (own.clip.frames[0].flatten() - first).square().mean().clamp_min(1e-10).log10())
-        for own, first in zip(results, firsts, strict=True)
-    ]
-    return {
-        "face.identity": measure(*columns(identity), THRESHOLDS["face.identity"]),
-        "face.first_frame_db": measure(decibels, threshold=THRESHOLDS["face.first_frame_db"]),
-    }
+def threshold(name: str, rows: Rows) -> Threshold | None:
+    """Of a measure; None too where it counts from a measure that is not there."""
+    one = THRESHOLDS.get(name)
+    if one is None or one.of is None:
+        return one
+    other = values(rows, one.of)
+    return other and replace(one, limit=one.limit + mean(other))

@@ -3,7 +3,7 @@
 - `mouth_opening`: how unlike skin the mouth's place is (r = .97 with the truth of synthetic clips);
 - `loudness`: level of the sound at each frame;
 - `speech_window`: from the first to the last frame with speech; silence at both ends does not count;
-- `sync`, `best_lag`: the two tracks against each other. None of this is LSE-C or LSE-D.
+- `sync`, `lagged`, `best_lag`: the two tracks against each other. None of this is LSE-C or LSE-D.
 """
 
 # f frames · h, w rows, columns
@@ -67,8 +67,8 @@ def sync(opening: Tensor, level: Tensor) -> float:
     return correlation(opening[:length][window], level[:length][window])
 
 
-def best_lag(opening: Tensor, level: Tensor, reach: int = MAX_LAG) -> int:
-    """Frames by which the picture comes after the sound where they fit best; negative = before."""
+def lagged(opening: Tensor, level: Tensor, reach: int = MAX_LAG) -> dict[int, float]:
+    """Lag -> r of the tracks (f,). The lag: frames by which the picture comes after the sound."""
     length = min(len(opening), len(level))
     reach = min(reach, length - 3)
 
@@ -76,4 +76,10 @@ def best_lag(opening: Tensor, level: Tensor, reach: int = MAX_LAG) -> int:
         seen, heard = slice(max(0, lag), length + min(0, lag)), slice(max(0, -lag), length + min(0, -lag))
         return correlation(opening[seen], level[heard])
 
-    return max(sorted(range(-reach, reach + 1), key=abs), key=fit)
+    return {lag: fit(lag) for lag in sorted(range(-reach, reach + 1), key=abs)}
+
+
+def best_lag(opening: Tensor, level: Tensor, reach: int = MAX_LAG) -> int:
+    """The lag at which they fit best; of equals the nearest to 0."""
+    fits = lagged(opening, level, reach)
+    return max(fits, key=fits.get)

@@ -91,6 +91,9 @@ TINY_VAE = replace(WAN_VAE, encoder_width=16, decoder_width=18, mean=(0.0,) * 48
 def causal(conv: nn.Module, x: Tensor, memory: Memory) -> Tensor:
     """Convolve (b, c, f, h, w) as what follows the frames `conv` saw before; first come two of zeros."""
     past = memory.get(conv)
+    if past is None and x.shape[2] == 1 and type(conv) is nn.Conv3d:  # zeros add nothing: a third of the work
+        memory[conv] = F.pad(x, (0, 0, 0, 0, 1, 0))
+        return F.conv2d(x[:, :, 0], conv.weight[:, :, -1], conv.bias, padding=conv.padding[1:])[:, :, None]
     x = F.pad(x, (0, 0, 0, 0, 2, 0)) if past is None else torch.cat([past, x], dim=2)
     memory[conv] = x[:, :, -2:].clone()  # a view would keep the whole chunk alive
     return conv(x)

@@ -6,7 +6,7 @@ b batch · mels · t frames · k frequency bins · d width · n samples
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .mel import MelConfig, mel_basis
-from .stft import istft
+from .source import harmonic_source, hertz_from
+from .stft import istft, stft
 from .stored import StoredConfig
 
 LOUDEST = 7.0  # largest natural log of a magnitude; a full-scale sine reaches log(n_fft / 4)
@@ -31,6 +32,7 @@ class VocosConfig(StoredConfig):
     hidden: int = 640
     depth: int = 6
     kernel: int = 7
+    sample_rate: int = 0  # Hz, where phases start from a harmonic source; 0 = the network gives them whole
 
     def __post_init__(self) -> None:
         if self.n_fft % self.hop:
@@ -41,13 +43,21 @@ class VocosConfig(StoredConfig):
         return self.n_fft // 2 + 1
 
 
-VOCOS_TINY = VocosConfig(mels=80, n_fft=1024, hop=256)
+VOCOS_TINY = VocosConfig(mels=80, n_fft=1024, hop=256, sample_rate=16000)
+
+
+class Track(NamedTuple):
+    """Pitch (b, t) in Hz; voiced (b, t): the log-odds that there is one."""
+
+    hertz: Tensor
+    voiced: Tensor
 
 
 class Vocos(nn.Module):
     """Log-mel (b, mels, t) -> waveform (b, t * hop).
 
-    The magnitude starts from `skip`, a linear map of the log-mel; the trunk corrects it and gives the phases.
+    The magnitude starts from `skip`, a linear map of the log-mel, which the trunk corrects. The phases start
+    from those of a harmonic source at the pitch that the trunk finds, where the configuration has one.
     """
 
     def __init__(self, config: VocosConfig, ops: Any = nn) -> None:
@@ -59,22 +69,44 @@ class Vocos(nn.Module):
         self.norm_out = ops.LayerNorm(config.width, eps=1e-6)
         self.head = ops.Linear(config.width, 3 * config.bins)
         self.skip = ops.Linear(config.mels, config.bins)
+        self.pitch = ops.Linear(config.width, 2) if config.sample_rate else None
 
     def forward(self, mel: Tensor) -> Tensor:
         """(b, mels, t) -> (b, t * hop), not clamped; ValueError for another number of mels."""
         if mel.dim() != 3 or mel.shape[1] != self.config.mels:
             raise ValueError(f"a mel must be (batch, {self.config.mels}, frames), got {tuple(mel.shape)}")
-        return istft(self.spectrum(mel), self.config.n_fft, self.config.hop)
+        tokens = self.trunk(mel)
+        return self.render(mel, tokens, self.track(tokens))
 
-    def spectrum(self, mel: Tensor) -> Tensor:
-        """(b, mels, t) -> (b, k, t) complex64"""
+    def trunk(self, mel: Tensor) -> Tensor:
+        """(b, mels, t) -> (b, t, d)"""
         tokens = self.norm_in(rearrange(self.embed(mel), "b d t -> b t d"))
         for block in self.blocks:
             tokens = block(tokens)
-        log_gain, real, imag = self.head(self.norm_out(tokens)).float().chunk(3, dim=-1)
+        return self.norm_out(tokens)
+
+    def track(self, tokens: Tensor) -> Track | None:
+        """The pitch that the trunk finds; None without a harmonic source."""
+        if self.pitch is None:
+            return None
+        pitch, voiced = self.pitch(tokens).float().unbind(-1)
+        return Track(hertz_from(pitch), voiced)
+
+    def render(self, mel: Tensor, tokens: Tensor, track: Track | None) -> Tensor:
+        """(b, mels, t), (b, t, d), and the pitch to speak at -> (b, t * hop)"""
+        return istft(self.spectrum(mel, tokens, track), self.config.n_fft, self.config.hop)
+
+    def spectrum(self, mel: Tensor, tokens: Tensor, track: Track | None) -> Tensor:
+        """The same -> (b, k, t) complex64"""
+        config = self.config
+        log_gain, real, imag = self.head(tokens).float().chunk(3, dim=-1)
         log_magnitude = self.skip(rearrange(mel, "b mels t -> b t mels")).float() + log_gain
         scale = log_magnitude.clamp(max=LOUDEST).exp() / (real.square() + imag.square() + 1e-7).sqrt()
-        return torch.complex(real * scale, imag * scale).transpose(1, 2)
+        spectrum = torch.complex(real * scale, imag * scale).transpose(1, 2)
+        if track is None:
+            return spectrum
+        source = harmonic_source(track.hertz, track.voiced.sigmoid(), config.hop, config.sample_rate)
+        return spectrum * unit(stft(source, config.n_fft, config.hop))
 
 
 class ConvNeXt(nn.Module):
@@ -94,6 +126,10 @@ class ConvNeXt(nn.Module):
         return tokens + self.gamma * self.reduce(F.gelu(self.expand(self.norm(h))))
 
 
+def unit(spectrum: Tensor) -> Tensor:
+    return spectrum / spectrum.abs().clamp(min=1e-7)
+
+
 @torch.no_grad()
 def start_from_mel(vocos: Vocos, mel: MelConfig) -> None:
     """Where training begins: `skip` reads the magnitude off the mel, and the trunk does not correct it."""
@@ -106,3 +142,6 @@ def start_from_mel(vocos: Vocos, mel: MelConfig) -> None:
     vocos.skip.bias[silent] = float(torch.tensor(mel.floor).log())
     vocos.head.weight[: vocos.config.bins].zero_()
     vocos.head.bias[: vocos.config.bins].zero_()
+    if vocos.pitch is not None:  # the source's phases as they are
+        vocos.head.weight[vocos.config.bins :] *= 0.1
+        vocos.head.bias[vocos.config.bins : 2 * vocos.config.bins] = 1.0

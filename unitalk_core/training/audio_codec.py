@@ -8,25 +8,33 @@ b batch · n samples · t frames · mels · k frequency bins
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..evaluation.voice import HOP, WINDOW, pitch_track
 from ..models.audio_vae import AUDIO_VAE_TINY, AudioVAE, AudioVAEConfig, project_weights
 from ..models.mel import MEL_16K, Mel, MelConfig
+from ..models.source import LOWEST
 from ..models.stft import stft
-from ..models.vocos import VOCOS_TINY, Vocos, VocosConfig, start_from_mel
+from ..models.vocos import VOCOS_TINY, Track, Vocos, VocosConfig, start_from_mel
 from .loop import Budget, OnStep, fit
 
 log = logging.getLogger("unitalk")
 
 RESOLUTIONS = ((2048, 512), (1024, 256), (512, 128), (256, 64))  # n_fft, hop of the vocoder's losses
 PHASE = (512, 128)
-WEIGHTS = {"mel": 4.0, "magnitude": 1.0, "convergence": 0.5, "phase": 0.5}
+WEIGHTS = {"mel": 4.0, "magnitude": 1.0, "convergence": 0.5, "phase": 0.5, "pitch": 2.0, "voiced": 0.2}
+EARLIER = 60  # samples: half a period of a usual voice, by which YIN looks still farther
+
+Place = tuple[int, int]  # clip, and its sample where a crop starts
 
 
 def train_mel_vae(
@@ -50,12 +58,13 @@ def train_mel_vae(
     to_mel, vae = Mel(mel), AudioVAE(config)
     _standardise(vae, to_mel(crops.draw(256)))
     _start(vae, budget.seed)
+    vae.to(budget.device)
 
     def losses() -> dict[str, Tensor]:
-        target = to_mel(crops.draw(budget.batch))
-        with _autocast(budget):
+        target = to_mel(crops.draw(budget.batch)).to(budget.device)
+        with budget.precision():
             mean, log_variance = vae.posterior(target)
-            noise = torch.randn(mean.shape, generator=crops.generator)
+            noise = torch.randn(mean.shape, generator=crops.generator).to(mean.device)
             decoded = vae.decode_raw(mean + noise * (0.5 * log_variance).exp())
         mean, log_variance = mean.float(), log_variance.float()
         error = (decoded.float() - target) / vae.data_std
@@ -83,23 +92,61 @@ def train_vocos(
 ) -> Vocos:
     """Fit mel -> waveform to `waveforms` (each (n,)). With `vae`, half of each batch is decoded mels.
 
-    Loss: L1 log-mel, multi-resolution STFT magnitudes, and phase differences along time and frequency.
+    Loss: L1 log-mel, multi-resolution STFT magnitudes, and phase differences along time and frequency; with a
+    harmonic source also the pitch in octaves and whether there is one, against YIN, at whose pitch it speaks
+    meanwhile.
     """
     budget = budget or Budget(minutes=6, learning_rate=2e-3)
-    crops = Crops(waveforms, mel.hop * budget.frames, budget.seed)
+    crops = Crops(waveforms, mel.hop * budget.frames, budget.seed, mel.hop)
+    tracks = [pitch_of(one, mel) for one in crops.waveforms] if config.sample_rate else None
     to_mel, vocos = Mel(mel), Vocos(config)
     _start(vocos, budget.seed)
     start_from_mel(vocos, mel)
+    vocos.to(budget.device)
+    vae = None if vae is None else copy.deepcopy(vae).to(budget.device)
 
     def losses() -> dict[str, Tensor]:
-        waveform = crops.draw(budget.batch)
-        target = to_mel(waveform)
-        with _autocast(budget):
-            made = vocos(_half_decoded(target, vae))
-        parts = {"mel": (to_mel(made) - target).abs().mean()} | spectral_losses(made, waveform)
+        places = crops.places(budget.batch)
+        waveform = crops.cut(places).to(budget.device)
+        target, parts, track = to_mel(waveform), {}, None
+        with budget.precision():
+            heard = _half_decoded(target, vae)
+            tokens = vocos.trunk(heard)
+            if tracks is not None:
+                track = track_at(tracks, places, budget.frames, mel.hop).to(budget.device)
+                parts = pitch_losses(vocos.track(tokens), track)
+                track = Track(track[0], track[1].logit(eps=1e-4))
+            made = vocos.render(heard, tokens, track)
+        parts |= {"mel": (to_mel(made) - target).abs().mean()} | spectral_losses(made, waveform)
         return {"loss": sum(WEIGHTS[name] * part for name, part in parts.items())} | parts
 
     return fit(vocos, budget, losses, on_step)
+
+
+def pitch_losses(found: Track, wanted: Tensor) -> dict[str, Tensor]:
+    """ "pitch": octaves off where there is one; "voiced": cross-entropy. wanted: (2, b, t) Hz and 0 or 1."""
+    hertz, voiced = wanted
+    octaves = (found.hertz.log2() - hertz.log2()).abs() * voiced
+    missed = F.binary_cross_entropy_with_logits(found.voiced, voiced)
+    return {"pitch": octaves.sum() / voiced.sum().clamp(min=1), "voiced": missed}
+
+
+def pitch_of(waveform: Tensor, mel: MelConfig) -> Tensor:
+    """(n,) -> (2, n // hop): Hz by YIN in each mel frame, bridged where there is none; and 1 where it is."""
+    found = pitch_track(waveform, mel.sample_rate).numpy()
+    late = round((WINDOW / 2 + EARLIER - mel.hop / 2) / HOP)  # frames by which YIN looks ahead
+    frames = np.arange(len(waveform) // mel.hop) - late
+    voiced = np.flatnonzero(~np.isnan(found))
+    if not len(voiced):
+        return torch.stack([torch.full((len(frames),), 2 * LOWEST), torch.zeros(len(frames))])
+    octaves = np.interp(frames, voiced, np.log2(found[voiced]))
+    return torch.tensor(np.stack([2**octaves, np.isin(frames, voiced)]), dtype=torch.float32)
+
+
+def track_at(tracks: Sequence[Tensor], places: Sequence[Place], frames: int, hop: int) -> Tensor:
+    """(2, b, t) of the crops at these places."""
+    rows = [tracks[clip][:, start // hop : start // hop + frames] for clip, start in places]
+    return torch.stack(rows, dim=1)
 
 
 def spectral_losses(made: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -137,11 +184,12 @@ def _magnitude(spectrum: Tensor) -> Tensor:
 
 @dataclass
 class Crops:
-    """Random pieces of equal length, clips drawn in proportion to what they hold of it."""
+    """Random pieces of equal length, starting at multiples of `hop`; clips drawn by how many they hold."""
 
     waveforms: Sequence[Tensor]
     samples: int
     seed: int
+    hop: int = 1
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,15 +197,21 @@ class Crops:
         if not self.waveforms:
             raise ValueError(f"no waveform has the {self.samples} samples of one crop")
         self.generator = torch.Generator("cpu").manual_seed(self.seed)
-        self.places = torch.tensor([len(one) - self.samples + 1 for one in self.waveforms]).double()
+        room = [(len(one) - self.samples) // self.hop + 1 for one in self.waveforms]
+        self.room = torch.tensor(room).double()
 
     def draw(self, count: int) -> Tensor:
         """(count, samples)"""
-        clips = torch.multinomial(self.places, count, replacement=True, generator=self.generator).tolist()
-        starts = (torch.rand(count, generator=self.generator).double() * self.places[clips]).long().tolist()
-        return torch.stack(
-            [self.waveforms[c][s : s + self.samples].float() for c, s in zip(clips, starts, strict=True)]
-        )
+        return self.cut(self.places(count))
+
+    def places(self, count: int) -> list[Place]:
+        clips = torch.multinomial(self.room, count, replacement=True, generator=self.generator).tolist()
+        starts = (torch.rand(count, generator=self.generator).double() * self.room[clips]).long()
+        return list(zip(clips, (starts * self.hop).tolist(), strict=True))
+
+    def cut(self, places: Sequence[Place]) -> Tensor:
+        """(b, samples)"""
+        return torch.stack([self.waveforms[c][s : s + self.samples].float() for c, s in places])
 
 
 @torch.no_grad()
@@ -193,7 +247,3 @@ def _with_statistics(vae: AudioVAE, mels: Tensor) -> AudioVAE:
     vae.config = replace(vae.config, **{name: tuple(one.tolist()) for name, one in statistics.items()})
     log.info("latent deviations %.2f to %.2f", min(vae.config.latent_std), max(vae.config.latent_std))
     return vae
-
-
-def _autocast(budget: Budget) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast)

@@ -7,7 +7,7 @@ what each clip says as JSON metadata. A shard that is there is never made again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -21,7 +21,8 @@ from torch import Tensor
 from ..config import TINY, ModelConfig
 from ..data.cache import Item, Text
 from ..data.clips import FORMS, mark_box
-from ..data.synthetic import SyntheticClip, synthesize_clip
+from ..data.pool import clip_pool
+from ..data.synthetic import SyntheticClip
 from ..models.audio_codec import AudioCodec
 from ..models.markup import build_prompt
 from ..models.video_vae import VideoVAE
@@ -35,49 +36,55 @@ NO_FEATURES = torch.empty(0, 0)  # the text encoder learns along
 
 @dataclass(frozen=True, kw_only=True)
 class LatentMaker:
-    """Encodes synthetic clips. Without `video_vae` only their sound is made."""
+    """Encodes synthetic clips drawn by `workers` processes. Without `video_vae` only their sound is made."""
 
     audio_codec: AudioCodec
     video_vae: VideoVAE | None = None
     config: ModelConfig = TINY
     seed: int = 0
     shard_size: int = 100
+    workers: int = 1
+    device: str = "cpu"
 
     def make(self, folder: Path, clips: int, on_shard: OnShard | None = None) -> None:
         """Write the shards of clips 0..clips-1 that are missing in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         shards = -(-clips // self.shard_size)
-        for shard in range(shards):
-            path = folder / f"{shard:05d}.safetensors"
-            if not path.exists():
-                self._write(path, range(shard * self.shard_size, (shard + 1) * self.shard_size))
-            if on_shard is not None:
-                on_shard(shard + 1, shards)
+        for codec in filter(None, (self.audio_codec, self.video_vae)):
+            codec.to(self.device)
+        with clip_pool(self.seed, self.workers, frames=self.video_vae is not None) as draw:
+            for shard in range(shards):
+                path = folder / f"{shard:05d}.safetensors"
+                if not path.exists():
+                    first = shard * self.shard_size
+                    self._write(path, draw(range(first, min(first + self.shard_size, clips))))
+                if on_shard is not None:
+                    on_shard(shard + 1, shards)
 
     @torch.inference_mode()
-    def _write(self, path: Path, indices: range) -> None:
+    def _write(self, path: Path, clips: Iterable[SyntheticClip]) -> None:
         tensors: dict[str, Tensor] = {}
         said: dict[str, dict[str, object]] = {}
-        for i in indices:
-            clip = synthesize_clip(self.seed, i, frames=self.video_vae is not None)
-            tensors |= {f"{i}.{name}": one.half() for name, one in self._encode(clip).items()}
-            said[str(i)] = {"captions": captions(clip), "box": mouth_area(clip)} | times(clip)
+        for clip in clips:
+            name = str(clip.index)
+            tensors |= {f"{name}.{what}": one.half().cpu() for what, one in self._encode(clip).items()}
+            said[name] = {"captions": captions(clip), "box": mouth_area(clip)} | times(clip)
         save_tensors(path, tensors, {"clips": json.dumps(said)})
 
     def _encode(self, clip: SyntheticClip) -> dict[str, Tensor]:
         samples = self.config.format.samples(len(clip.mouth))
         encoded = {
-            "audio": self.audio_codec.encode(clip.waveform[None, :samples])[0],
+            "audio": self.audio_codec.encode(clip.waveform[None, :samples].to(self.device))[0],
             "reference": self._reference(clip.reference),
         }
         if self.video_vae is not None:
             pixels = rearrange(clip.frames[None], "b f h w c -> b c f h w").float() / 127.5 - 1
-            encoded["video"] = self.video_vae.encode(pixels, chunk=len(clip.mouth))[0]
+            encoded["video"] = self.video_vae.encode(pixels.to(self.device), chunk=len(clip.mouth))[0]
         return encoded
 
     def _reference(self, waveform: Tensor) -> Tensor:
         longest = self.config.reference_len * self.audio_codec.stride
-        return self.audio_codec.encode(self.audio_codec.pad(waveform[None, :longest]))[0]
+        return self.audio_codec.encode(self.audio_codec.pad(waveform[None, :longest].to(self.device)))[0]
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Shards:
     @classmethod
     def read(cls, folder: Path, config: ModelConfig = TINY) -> Shards:
         """FileNotFoundError if there is no shard."""
-        paths = sorted(folder.glob("*.safetensors"))
+        paths = shard_files(folder)
         if not paths:
             raise FileNotFoundError(f"{folder} holds no latents; make them first")
         items: list[Item] = []
@@ -121,6 +128,10 @@ class Shards:
     def forms(self, i: int) -> list[str]:
         """Which captions a clip has."""
         return list(self.items[i].texts)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]" * 5 + ".safetensors"))
 
 
 def _item(name: str, clip: dict[str, Any], tensors: dict[str, Tensor], config: ModelConfig) -> Item:

@@ -17,6 +17,7 @@ from .alignment import Guide
 from .batches import Batches, Clips
 from .config import TrainConfig
 from .hooks import plain_attention, training_hooks
+from .latents import Shards, shard_files
 from .memory import checkpointed, hold_in_float8, offloaded, wait_on_host
 from .origin import Base, load_base
 from .plan import Plan, make_plan
@@ -103,8 +104,10 @@ def make_trainee(config: TrainConfig, base: Base, device: torch.device) -> Train
     return Trainee(base.model, base.text_encoder if learns_text(config, base) else None, hooks, guide)
 
 
-def clips_for(base: Base, data: Path) -> Cache:
+def clips_for(base: Base, data: Path) -> Clips:
     """The latents of `data`, encoded now where they are not yet. For a model file they must be there."""
+    if shard_files(data):
+        return Shards.read(data, base.config)
     if base.bundle is not None:
         from tqdm import tqdm
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from ..av import Clip
 from ..evaluation import sync, voice, words
-from ..media import read_audio, read_image, replacing, write_clip
-from ..pipeline import Bundle, OnStep, Request, check_request, fill, generate
+from ..media import fill, read_audio, read_image, replacing, write_clip
+from ..pipeline import Bundle, OnStep, Request, check_request, generate
 from .config import Validation, ValidationPrompt
 
 FOLDER, SCORES = "samples", "scores.jsonl"
@@ -185,7 +185,7 @@ def voice_scores(sound: Tensor, given: Tensor, sample_rate: int) -> dict[str, fl
 
 def words_heard(say: str, sound: Tensor, sample_rate: int) -> float | None:
     """Share of the words of two and more syllables that are recognised; None where no judge can say."""
-    from ..evaluation.report import LONG_WORD, long_words
+    from ..evaluation.held_out import LONG_WORD, long_words
 
     if find_spec("pocketsphinx") is None or not words.knows(say):
         return None

@@ -6,12 +6,13 @@ b batch · f frames · h, w pixels
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.video_vae import TINY_VAE, VideoVAE, VideoVAEConfig
 from .loop import Budget, OnStep, fit
@@ -68,25 +69,44 @@ def train_video_vae(
     """Fit pixels -> latent -> pixels; the config returned carries the latents' statistics.
 
     Loss: weighted L1 plus squared error plus `kl` times the divergence from a unit normal, per element.
-    start: train on from these weights, whose own configuration then counts.
+    start: train on from these weights, whose own configuration then counts. Without, it begins as a network
+    of single pictures, so that windows of one frame may come first: they show many more faces a second.
     """
     budget = budget or Budget(minutes=20, learning_rate=1.5e-3)
     torch.manual_seed(budget.seed)
-    vae = VideoVAE(config) if start is None else copy.deepcopy(start).train()
+    vae = still(VideoVAE(config)) if start is None else copy.deepcopy(start).train()
+    vae.to(budget.device)
+    encode = torch.compile(vae.posterior, disable=not budget.compile)
+    decode = torch.compile(vae.decode_raw, disable=not budget.compile)
 
     def losses() -> dict[str, Tensor]:
-        pixels, weight = windows.draw(mouth)
-        with torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast):
-            mean, logvar = vae.posterior(pixels, chunk=pixels.shape[2])
+        pixels, weight = (one.to(budget.device) for one in windows.draw(mouth))
+        with budget.precision():
+            mean, logvar = encode(pixels, chunk=pixels.shape[2])
             logvar = logvar.float().clamp(-20, 10)
-            noise = torch.randn(mean.shape, generator=windows.generator)
-            decoded = vae.decode_raw(mean + noise * (0.5 * logvar).exp(), chunk=pixels.shape[2])
+            noise = torch.randn(mean.shape, generator=windows.generator).to(mean.device)
+            decoded = decode(mean + noise * (0.5 * logvar).exp(), chunk=pixels.shape[2])
         divergence = 0.5 * (mean.float().square() + logvar.exp() - 1 - logvar).mean()
         parts = _reconstruction(decoded.float(), pixels, weight)
         return parts | {"loss": parts["loss"] + kl * divergence, "kl": divergence}
 
     trained = fit(vae, budget, losses, on_step)
     return with_statistics(trained, windows)
+
+
+@torch.no_grad()
+def still(vae: VideoVAE) -> VideoVAE:
+    """Let each layer see the present frame alone: a group is encoded as its last frame, which is repeated."""
+    for layer in vae.modules():
+        if isinstance(layer, nn.Conv3d) and layer.kernel_size == (3, 3, 3):
+            layer.weight[:, :, :2] = 0
+            layer.weight[:, :, 2] *= math.sqrt(3)  # as drawn for a third of the inputs
+        elif isinstance(layer, nn.Conv3d) and layer.kernel_size == (3, 1, 1):
+            layer.weight.zero_()
+            copies = layer.out_channels // layer.in_channels
+            layer.weight[:, :, 2, 0, 0] = torch.eye(layer.in_channels).repeat(copies, 1)
+            layer.bias.zero_()
+    return vae
 
 
 def refine_decoder(
@@ -99,16 +119,16 @@ def refine_decoder(
     on_step: OnStep | None = None,
 ) -> VideoVAE:
     """Train on with the encoder fixed: latents keep their meaning. noise: added to them, in deviations."""
-    vae = copy.deepcopy(vae).train()
+    vae = copy.deepcopy(vae).train().to(budget.device)
     for one in (*vae.encoder.parameters(), *vae.conv1.parameters()):
         one.requires_grad_(False)
 
     def losses() -> dict[str, Tensor]:
-        pixels, weight = windows.draw(mouth)
-        with torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast):
+        pixels, weight = (one.to(budget.device) for one in windows.draw(mouth))
+        with budget.precision():
             with torch.no_grad():
                 latent = vae.normalise(vae.encode_raw(pixels, chunk=pixels.shape[2]).float())
-            latent = latent + noise * torch.randn(latent.shape, generator=windows.generator)
+            latent = latent + noise * torch.randn(latent.shape, generator=windows.generator).to(latent.device)
             decoded = vae.decode_raw(vae.denormalise(latent), chunk=pixels.shape[2])
         return _reconstruction(decoded.float(), pixels, weight)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unitalk_core.data import synthetic
+from unitalk_core.data import synthetic, synthetic_folder
 from unitalk_core.data.clips import read_rows
 from unitalk_core.data.emotions import EMOTIONS, NEUTRAL, draw_emotion
 from unitalk_core.data.faces import BROW, SLANT, SMILE, draw_look, lens, mouth_box, render, still_pose
@@ -344,16 +344,16 @@ def test_an_interrupted_folder_goes_on_where_it_stopped(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synthetic.write_clips(tmp_path, 3, seed=5, on_clip=stop)
+        synthetic_folder.write_clips(tmp_path, 3, seed=5, on_clip=stop)
     kept = (tmp_path / "00001" / "clip.mp4").stat().st_mtime_ns
     made: list[int] = []
     original = synthetic.synthesize_clip
     monkeypatch.setattr(
-        synthetic,
+        synthetic_folder,
         "synthesize_clip",
         lambda seed, index, **more: (made.append(index), original(seed, index, **more))[1],
     )
-    folders = synthetic.write_clips(tmp_path, 3, seed=5)
+    folders = synthetic_folder.write_clips(tmp_path, 3, seed=5)
     assert made == [2]
     assert (tmp_path / "00001" / "clip.mp4").stat().st_mtime_ns == kept
     assert sorted(p.name for p in folders[2].iterdir()) == ["clip.json", "clip.mp4", "reference.wav"]
@@ -364,7 +364,7 @@ def test_an_interrupted_folder_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_clips_is_a_dataset(tmp_path):
-    folders = synthetic.write_clips(tmp_path, 2, seed=5, person=1)
+    folders = synthetic_folder.write_clips(tmp_path, 2, seed=5, person=1)
     rows = read_rows(tmp_path)
     clip = synthesize_person(5, 1, 1, frames=False)
     assert [row.name for row in rows] == ["00000", "00001"]
@@ -374,24 +374,24 @@ def test_a_folder_of_clips_is_a_dataset(tmp_path):
     assert rows[1].words == [(mark.text, mark.start, mark.end) for mark in clip.words]
     assert rows[1].phones == [(mark.text, mark.start, mark.end) for mark in clip.phones]
     assert torch.allclose(torch.tensor(rows[1].mouth), clip.mouth_boxes, atol=0.01)
-    assert len(synthetic.write_clips(tmp_path, 1, seed=5, person=1)) == len(read_rows(tmp_path)) == 1
+    assert len(synthetic_folder.write_clips(tmp_path, 1, seed=5, person=1)) == len(read_rows(tmp_path)) == 1
 
 
 def test_a_folder_of_another_seed_is_not_mixed(tmp_path):
-    synthetic.write_clips(tmp_path, 1, seed=5)
+    synthetic_folder.write_clips(tmp_path, 1, seed=5)
     with pytest.raises(ValueError, match=r"'person': 0.*give another folder"):
-        synthetic.write_clips(tmp_path, 1, seed=5, person=0)
+        synthetic_folder.write_clips(tmp_path, 1, seed=5, person=0)
     with pytest.raises(ValueError, match="give another folder"):
-        synthetic.write_clips(tmp_path, 1, seed=6)
+        synthetic_folder.write_clips(tmp_path, 1, seed=6)
     with pytest.raises(ValueError, match="clips must be at least 1"):
-        synthetic.write_clips(tmp_path, 0, seed=5)
+        synthetic_folder.write_clips(tmp_path, 0, seed=5)
 
 
 def test_a_failure_leaves_no_half_written_clip(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("unitalk_core.media.write_wav", fail)
+    monkeypatch.setattr("unitalk_core.data.synthetic_folder.write_wav", fail)
     with pytest.raises(OSError, match="disk full"):
-        synthetic.write_clips(tmp_path, 1, seed=5)
+        synthetic_folder.write_clips(tmp_path, 1, seed=5)
     assert [p.name for p in tmp_path.iterdir()] == ["synthetic.json"]

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from unitalk_core.evaluation.measures import Threshold, interval, mean, measure, table
+from unitalk_core.evaluation.measures import Threshold, columns, interval, mean, measure, table
 
 
 def test_the_interval_covers_the_mean_and_narrows_with_more_clips() -> None:
@@ -35,7 +35,17 @@ def test_the_interval_covers_the_mean_and_narrows_with_more_clips() -> None:
 def test_a_threshold_asks_for_a_value_and_a_distance_to_chance(
     threshold: Threshold, value: float, baseline: float | None, passed: bool
 ) -> None:
-    assert threshold.passed(value, baseline) is passed
+    assert threshold.passed(value, (value - 0.1, value + 0.1), baseline) is passed
+
+
+@pytest.mark.parametrize(
+    ("value", "between", "passed"),
+    [(0.6, (0.5, 0.7), True), (0.6, (0.51, 0.7), False), (0.4, (0.3, 0.49), False), (0.5, (0.5, 0.5), True)],
+)
+def test_a_threshold_may_ask_the_interval_to_hold_it(
+    value: float, between: tuple[float, float], passed: bool
+) -> None:
+    assert Threshold(limit=0.5, inside=True).passed(value, between, 0.5) is passed
 
 
 def test_a_missed_threshold_is_reported_as_missed() -> None:
@@ -53,6 +63,10 @@ def test_a_measure_is_plain_json() -> None:
     stored = measure([1 / 3], threshold=Threshold(limit=0.1)).to_json()
     assert json.loads(json.dumps(stored)) == stored
     assert stored["value"] == 0.3333 and stored["passed"] is True
+
+
+def test_columns_turn_rows_of_clips_into_lists() -> None:
+    assert columns([(1, None), (2, 3)]) == [[1, 2], [None, 3]]
 
 
 def test_no_value_is_refused() -> None:

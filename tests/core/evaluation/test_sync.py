@@ -8,6 +8,7 @@ import torch
 from unitalk_core.evaluation.sync import (
     best_lag,
     correlation,
+    lagged,
     loudness,
     mouth_opening,
     speech_window,
@@ -44,6 +45,15 @@ def test_silence_at_both_ends_is_outside_the_window() -> None:
 def test_the_lag_is_found_and_positive_where_the_picture_is_late(lag: int) -> None:
     level = bursts(80)
     assert best_lag(level.roll(lag), level) == lag
+
+
+def test_a_sound_fits_at_its_lag_and_nowhere_else() -> None:
+    level = bursts(80)
+    fits = lagged(level.roll(4), level)
+    assert fits.keys() == set(range(-15, 16))
+    assert fits[4] == pytest.approx(1.0)
+    assert max(r for lag, r in fits.items() if lag != 4) < 0.6
+    assert lagged(level, level[:9], reach=0) == {0: pytest.approx(1.0)}
 
 
 def test_own_sound_fits_and_another_does_not() -> None:

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from unitalk_core.models.griffin_lim import GriffinLim, magnitude_from_mel
 from unitalk_core.models.mel import MEL_16K, Mel
+from unitalk_core.models.source import harmonic_source
 from unitalk_core.models.vocoder import (
     BIGVGAN_16K,
     BIGVGAN_44K,
@@ -20,7 +21,7 @@ from unitalk_core.models.vocoder import (
     BigVGANConfig,
     fold_weight_norm,
 )
-from unitalk_core.models.vocos import VOCOS_TINY, Vocos, VocosConfig, start_from_mel
+from unitalk_core.models.vocos import VOCOS_TINY, Track, Vocos, VocosConfig, start_from_mel
 
 TOY = BigVGANConfig(
     mels=6, width=16, rates=(4, 2), kernels=(8, 4), block_kernels=(3, 5), block_dilations=((1, 3), (1, 3))
@@ -148,9 +149,46 @@ def test_vocos_reads_the_magnitude_off_the_mel_before_training():
     mel, vocos = Mel(MEL_16K), Vocos(TOY_VOCOS).requires_grad_(False)
     target = mel(voice())
     start_from_mel(vocos, MEL_16K)
-    magnitude = vocos.spectrum(target).abs()
+    magnitude = vocos.spectrum(target, vocos.trunk(target), None).abs()
     again = (mel.basis @ magnitude).clamp(min=1e-5).log10()
     assert (again - target).abs().mean() < 0.15
+
+
+def share_at_harmonics(waveform: Tensor, hertz: float) -> float:
+    """Of the energy of one second, what lies within 2 Hz of a multiple of `hertz`."""
+    energy = torch.fft.rfft(waveform[0, :16000] * torch.hann_window(16000)).abs().square()
+    away = torch.arange(len(energy)) % hertz
+    return float(energy[(away <= 2) | (away >= hertz - 2)].sum() / energy.sum())
+
+
+def test_a_harmonic_source_has_the_pitch_it_is_told():
+    voiced = torch.ones(1, 70)
+    source = harmonic_source(110 * voiced, voiced, 256, 16000)
+    assert source.shape == (1, 70 * 256)
+    assert source.std() == pytest.approx(1, abs=0.05)
+    assert share_at_harmonics(source, 110) > 0.98
+    assert share_at_harmonics(source, 90) < 0.3
+    noise = harmonic_source(110 * voiced, 0 * voiced, 256, 16000)
+    assert share_at_harmonics(noise, 110) < 0.1
+    two = voiced.repeat(2, 1)
+    torch.testing.assert_close(harmonic_source(110 * two, 0 * two, 256, 16000)[1:], noise)
+
+
+def test_vocos_speaks_at_the_pitch_of_its_source():
+    """Before any training, of an even mel: the phases alone make the pitch."""
+    mel, vocos = (
+        torch.full((1, 80, 70), -1.0),
+        Vocos(replace(TOY_VOCOS, sample_rate=16000)).requires_grad_(False),
+    )
+    start_from_mel(vocos, MEL_16K)
+    tokens, voiced = vocos.trunk(mel), torch.full((1, 70), 9.0)
+    for hertz in (100.0, 130.0):
+        spoken = vocos.render(mel, tokens, Track(torch.full((1, 70), hertz), voiced))
+        assert share_at_harmonics(spoken, hertz) > 0.4
+        assert share_at_harmonics(spoken, 113) < 0.2
+    found = vocos.track(tokens).hertz
+    assert 60 <= found.min() <= found.max() <= 480
+    assert vocos(mel).shape == (1, 70 * 256)
 
 
 def test_vocos_tiny_is_small():

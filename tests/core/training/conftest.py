@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unitalk_core.data.synthetic import write_clips
+from unitalk_core.data.synthetic_folder import write_clips
 from unitalk_core.training.config import TrainConfig, read_config
 from unitalk_core.training.setup import make_accelerator, set_up
 from unitalk_core.training.trainer import Trainer

@@ -12,7 +12,14 @@ from torch import Tensor
 from unitalk_core.models.audio_vae import AUDIO_VAE_TINY, is_folded
 from unitalk_core.models.mel import MEL_16K, Mel
 from unitalk_core.models.vocos import VocosConfig
-from unitalk_core.training.audio_codec import Budget, Crops, spectral_losses, train_mel_vae, train_vocos
+from unitalk_core.training.audio_codec import (
+    Budget,
+    Crops,
+    pitch_of,
+    spectral_losses,
+    train_mel_vae,
+    train_vocos,
+)
 
 VAE = replace(AUDIO_VAE_TINY, width=8)
 VOCOS = VocosConfig(mels=80, n_fft=1024, hop=256, width=16, hidden=24, depth=1)
@@ -53,9 +60,27 @@ def test_the_vaes_latents_are_standardised(waveforms: list[Tensor]):
 def test_the_vocoder_learns(waveforms: list[Tensor]):
     seen: list[dict[str, float]] = []
     vae = train_mel_vae(waveforms, VAE, replace(SHORT, steps=2))
-    budget = replace(SHORT, learning_rate=1e-2)
+    budget = replace(SHORT, steps=50)
     train_vocos(waveforms, VOCOS, budget, vae=vae, on_step=lambda _, losses: seen.append(losses))
     assert sum(one["loss"] for one in seen[-5:]) < 0.9 * sum(one["loss"] for one in seen[:5])
+
+
+def test_the_vocoder_learns_the_pitch_too(waveforms: list[Tensor]):
+    seen: list[dict[str, float]] = []
+    budget = replace(SHORT, steps=60, learning_rate=1e-2)
+    train_vocos(waveforms, replace(VOCOS, sample_rate=16000), budget, on_step=lambda _, one: seen.append(one))
+    assert sum(one["pitch"] for one in seen[-5:]) < 0.7 * sum(one["pitch"] for one in seen[:5])
+
+
+def test_a_pitch_is_found_for_each_mel_frame_and_bridged_where_there_is_none(waveforms: list[Tensor]):
+    tone = torch.sin(2 * math.pi * 110 * torch.arange(16000) / 16000)
+    gap = torch.cat([tone, torch.zeros(8000), tone])
+    hertz, voiced = pitch_of(gap, MEL_16K)
+    assert len(hertz) == len(voiced) == len(gap) // 256
+    assert (hertz[voiced > 0] / 110 - 1).abs().median() < 0.001 and hertz.isfinite().all()
+    assert voiced[8:52].all() and not voiced[70:86].any() and voiced[102:144].all()
+    nothing = pitch_of(torch.zeros(8000), MEL_16K)
+    assert nothing.isfinite().all() and not nothing[1].any()
 
 
 def test_spectral_losses_are_zero_for_equal_waveforms_and_blind_to_sign(waveforms: list[Tensor]):

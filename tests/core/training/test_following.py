@@ -17,7 +17,7 @@ from unitalk_core.child import ROOT
 from unitalk_core.data.cache import prepare
 from unitalk_core.data.clips import read_rows
 from unitalk_core.data.encoders import Encoders, load_encoders
-from unitalk_core.data.synthetic import write_clips
+from unitalk_core.data.synthetic_folder import write_clips
 from unitalk_core.training.checkpoints import checkpoints
 from unitalk_core.training.following import Look, Order, look, train
 from unitalk_core.training.metrics import read_metrics, read_state

@@ -1,0 +1,90 @@
+"""A clip that goes on: how much of its end the model sees, and how what it makes is joined to it.
+
+f frames · h, w rows, columns of pixels · n samples
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .av import Clip, ClipFormat
+from .media import enlarge, fill, match_lengths
+
+MIN_OVERLAP, MAX_OVERLAP = 0.2, 4.0  # seconds
+SOUND_FADE, PICTURE_FADE = 0.015, 0.4  # seconds, before and behind the seam
+
+
+def check_old(form: ClipFormat, old: Clip, overlap: float) -> None:
+    """ValueError if a clip cannot go on with the end of `overlap` seconds seen."""
+    for name, part in {"picture": old.frames, "sound": old.waveform}.items():
+        if part is None:
+            raise ValueError(f"the clip to continue has no {name}; continue one with picture and sound")
+    if (old.fps, old.sample_rate) != (form.fps, form.sample_rate):
+        raise ValueError(
+            f"the clip to continue must have the model's {float(form.fps):g} fps and {form.sample_rate} Hz, "
+            f"got {float(old.fps):g} fps and {old.sample_rate} Hz"
+        )
+    if old.seconds < MIN_OVERLAP:
+        raise ValueError(f"a clip to continue needs at least {MIN_OVERLAP:g} s, got {old.seconds:.2f} s")
+    if not MIN_OVERLAP <= overlap <= MAX_OVERLAP:
+        raise ValueError(f"overlap must be {MIN_OVERLAP:g} to {MAX_OVERLAP:g} s, got {overlap:g}")
+    match_lengths(old)
+
+
+def seen_frames(form: ClipFormat, old: Clip, overlap: float) -> int:
+    """How many frames at the end of the old clip the model sees: `overlap` seconds, or all that there are."""
+    held = len(old.frames)
+    return min(form.frames_for(overlap), held - (held - 1) % form.frame_stride)
+
+
+def room(form: ClipFormat, seen: int) -> float:
+    """Seconds that fit behind the frames that are seen."""
+    return float((form.max_frames - seen) / form.fps)
+
+
+def added_frames(form: ClipFormat, seen: int, seconds: float) -> int:
+    """How many frames are added in `seconds`; ValueError if they do not fit behind those that are seen."""
+    longest, stride = room(form, seen), form.frame_stride
+    if not 0 < seconds <= longest:
+        raise ValueError(
+            f"seconds must be above 0 and at most {longest:.2f} behind the {float(seen / form.fps):.2f} s "
+            f"that the model sees of a clip, got {seconds:g}"
+        )
+    return stride * max(1, round(seconds * float(form.fps) / stride))
+
+
+def end_of(old: Clip, seen: int) -> tuple[Tensor, Tensor]:
+    """The last `seen` frames, (seen, h, w, 3), and their sound, (n,)."""
+    return old.frames[-seen:], old.waveform.mean(0)[first_sample(old, seen) :]
+
+
+def first_sample(clip: Clip, frames: int) -> int:
+    """The sample at which the last `frames` frames of a clip begin."""
+    return round((len(clip.frames) - frames) * clip.sample_rate / clip.fps)
+
+
+def joined(old: Clip, made: Clip, form: ClipFormat, seen: int) -> Clip:
+    """The old clip and behind it `made`, whose first `seen` frames and their sound are the end of the old."""
+    heard, fade = form.samples(seen), round(SOUND_FADE * form.sample_rate)
+    seam = first_sample(old, seen) + heard
+    sound = pad(old.waveform, (0, seam - old.waveform.shape[1]))  # or cut
+    new = made.waveform[:, heard - fade :].repeat(len(sound), 1)
+    new[:, :fade].lerp_(sound[:, -fade:], torch.linspace(1, 0, fade))
+    waveform = torch.cat([sound[:, :-fade], new], dim=1)
+    frames = join_pictures(old.frames, made.frames[seen - 1 :], round(PICTURE_FADE * form.fps))
+    return replace(old, frames=frames, waveform=waveform)
+
+
+def join_pictures(old: Tensor, made: Tensor, fade: int) -> Tensor:
+    """(f, h, w, 3) and (1 + n, h', w', 3) -> f + n frames of the multiple of h' x w' nearest to h x w.
+
+    The first of `made` is the last of `old` through the codec; what that changed fades out in `fade` frames.
+    """
+    made = enlarge(made, max(1, round(min(old.shape[1] / made.shape[1], old.shape[2] / made.shape[2]))))
+    kept = torch.cat([fill(frame, made.shape[2], made.shape[1]) for frame in old]).permute(0, 2, 3, 1)
+    strength = (1 - torch.arange(1, len(made)) / (fade + 1)).clamp(min=0).view(-1, 1, 1, 1)
+    return torch.cat([kept, (made[1:] + strength * (kept[-1] - made[0])).clamp(0, 1)])
