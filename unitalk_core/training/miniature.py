@@ -66,9 +66,12 @@ SOUNDS, PICTURES = 2000, 1500  # clips that the codecs learn from
 SPEECH_CLIPS, JOINT_CLIPS = 9000, 3200
 IMAGES = ((1, 48),)  # windows of single frames
 CAPTIONS = {"full": 1.0, "short": 1.0, "fused": 1.0, "no_scene": 0.5, "no_sound": 0.5, "speech": 0.5}
+TASKS = {
+    "t2av": 0.12, "ti2av": 0.08, "tr2av": 0.17, "tir2av": 0.15, "tv2a": 0.2, "ta2v": 0.18, "continue": 0.1,
+}  # fmt: skip
 FROM_NOTHING = {
     "stage1": ("optimizer.learning_rate=3.0e-3", "optimizer.warmup=60"),
-    "stage2": ("optimizer.learning_rate=2.0e-3", "optimizer.warmup=50"),
+    "stage2": ("optimizer.learning_rate=2.0e-3", "optimizer.warmup=50", f"tasks={TASKS}"),
 }  # on top of the presets, which go on with the shipped weights
 DATA = {"stage1": "speech", "stage2": "clips"}
 LANES = (
