@@ -54,7 +54,7 @@ class LatentMaker:
             codec.to(self.device)
         with clip_pool(self.seed, self.workers, frames=self.video_vae is not None) as draw:
             for shard in range(shards):
-                path = folder / f"{shard:05d}.safetensors"
+                path = folder / f"shard-{shard:05d}.safetensors"
                 if not path.exists():
                     first = shard * self.shard_size
                     self._write(path, draw(range(first, min(first + self.shard_size, clips))))
@@ -131,7 +131,7 @@ class Shards:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]" * 5 + ".safetensors"))
+    return sorted(folder.glob("shard-*.safetensors"))
 
 
 def _item(name: str, clip: dict[str, Any], tensors: dict[str, Tensor], config: ModelConfig) -> Item:
