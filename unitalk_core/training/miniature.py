@@ -55,7 +55,7 @@ log = logging.getLogger("unitalk")
 
 STEPS = {
     "mel-vae": 9000,
-    "vocoder": 5000,
+    "vocoder": 4000,
     "video-images": 1600,
     "video-vae": 1500,
     "video-decoder": 1200,
@@ -108,7 +108,8 @@ class Recipe:
 
     def vocoder(self) -> None:
         with self.watched("vocoder") as on_step:
-            vae, budget = load_audio_vae(self.file("audio_vae")), self.budget("vocoder", learning_rate=2e-3)
+            vae = load_audio_vae(self.file("audio_vae"))
+            budget = self.budget("vocoder", learning_rate=2e-3, muon=0.01, average=0.995)
             vocoder = train_vocos(self.waveforms, budget=budget, vae=vae, on_step=on_step)
         self.save("vocoder", vocoder.state_dict(), {"vocoder": vocoder.config})
 
