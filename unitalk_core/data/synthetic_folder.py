@@ -118,6 +118,5 @@ def _check_settings(out: Path, wanted: dict[str, int]) -> None:
             raise ValueError(f"{out} holds clips of {found}, not of {wanted}; give another folder")
         return
     out.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(wanted), encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(wanted), encoding="utf-8")

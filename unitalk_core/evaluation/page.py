@@ -40,7 +40,7 @@ def draw_page(results: Sequence[Result], path: Path, heading: str) -> None:
     top, body = figure.subfigures(2, 1, height_ratios=(HEAD, rows * INCHES[1]))
     top.text(LEFT, 0.5, f"{heading}\n{MADE_FROM}", fontsize=11, color=INK, va="center")
     cells = body.subfigures(rows, COLUMNS, squeeze=False)
-    for cell, result in zip(cells.flat, results, strict=False):
+    for cell, result in zip(cells.flat[: len(results)], results, strict=True):
         draw_clip(cell, result)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

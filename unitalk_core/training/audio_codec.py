@@ -124,7 +124,7 @@ def train_vocos(
 
 
 def pitch_losses(found: Track, wanted: Tensor) -> dict[str, Tensor]:
-    """ "pitch": octaves off where there is one; "voiced": cross-entropy. wanted: (2, b, t) Hz and 0 or 1."""
+    """Octaves off where there is a pitch, cross-entropy of whether there is. wanted: (2, b, t) Hz, 0 or 1."""
     hertz, voiced = wanted
     octaves = (found.hertz.log2() - hertz.log2()).abs() * voiced
     missed = F.binary_cross_entropy_with_logits(found.voiced, voiced)

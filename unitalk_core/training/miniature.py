@@ -91,8 +91,8 @@ class Recipe:
     share: float = 1.0
     seed: int = 0
 
-    def some(self, count: int) -> int:
-        return max(2, round(self.share * count))
+    def some(self, count: int, least: int = 2) -> int:
+        return max(least, round(self.share * count))
 
     def budget(self, stage: str, **settings: Any) -> Budget:
         steps = self.some(STEPS[stage])
@@ -148,7 +148,7 @@ class Recipe:
 
     def clips(self, count: int, *, frames: bool) -> Iterator[SyntheticClip]:
         with clip_pool(self.seed, self.workers, frames=frames) as draw:
-            yield from draw(range(max(8, self.some(count))))
+            yield from draw(range(self.some(count, least=8)))
 
     # ---- latents -------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class Recipe:
             audio_codec=self.codec(), seed=self.seed, workers=self.workers, device=self.device, **codecs
         )
         on_shard = partial(log.info, f"{folder}: shard %d of %d")
-        maker.make(self.out / folder, max(8, self.some(clips)), on_shard)
+        maker.make(self.out / folder, self.some(clips, least=8), on_shard)
 
     # ---- the joint model -----------------------------------------------------------------------------------
 
