@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    ["av", "child", "geometry", "peak"],
+    ["av", "child", "geometry", "peak", "workers"],
     ["config"],
     ["models"],
     ["diffusion", "weights", "media"],

@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clips", type=int, help="how many held-out clips, 8 or more (104; with --like 40)")
     parser.add_argument("--seed", type=int, default=0, help="chance (0)")
+    parser.add_argument("--processes", type=int, default=1, help="that make clips side by side (1)")
     parser.add_argument("--out", metavar="FILE.json", help="write the measures, and pictures into FILE.png")
 
 
@@ -80,8 +81,10 @@ def measure(args: argparse.Namespace, bundle: Bundle, shown: list[Result], bar: 
         bar.total = of
         bar.update(done - bar.n)
 
-    given = (bundle, args.clips, args.seed, count)
-    return evaluate(*given, shown) if args.like is None else likeness(Path(args.like), *given)
+    given = {"clips": args.clips, "seed": args.seed, "on_clip": count, "processes": args.processes}
+    if args.like is not None:
+        return likeness(Path(args.like), bundle, **given)
+    return evaluate(bundle, shown=shown, **given)
 
 
 def about(args: argparse.Namespace, seconds: float) -> str:

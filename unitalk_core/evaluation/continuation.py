@@ -9,10 +9,11 @@ inside the same clip.
 
 from __future__ import annotations
 
-import itertools
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from ..data.synthetic import SyntheticClip
 from ..models.mel import Mel
 from ..pipeline import Bundle, Request, generate
 from ..seam import room, seen_frames
+from ..workers import workers
 from .held_out import Result
 from .measures import Measure, Threshold, columns, measure
 from .report import recoded
@@ -99,32 +101,52 @@ def continuation(
     truths: Sequence[SyntheticClip],
     seed: int,
     on_clip: Callable[[int, int], None] | None = None,
+    processes: int = 1,
 ) -> dict[str, Measure]:
     """Share of smooth seams, and of right words in what was added first and eighth in a row.
 
     Baselines: hard cuts into another clip, and the words in another sound. Ceilings: places by chance in the
-    true clips, and their words. on_clip(done, of) after each clip that is made.
+    true clips, and their words. on_clip(done, of) after the clips of each row.
     """
     lengths = [IN_A_ROW if i % IN_A_ROW == 0 else 1 for i in range(len(truths))]
-    smooth, firsts, eighths = [], [], []
-    count = itertools.count(1)
-    for i, length in enumerate(lengths):
-        for k, (seam, truth) in enumerate(chain(bundle, truths, i, length, seed), 1):
-            if k == 1:
-                firsts.append(spoken(seam, truth))
-                smooth.append(compared(bundle, seam, truths[i], truth, random.Random(f"{seed}/{i}")))
-            elif k == IN_A_ROW:
-                eighths.append(words_row(spoken(seam, truth), firsts[i]))
+    made: list[Row] = []
+    with workers(partial(row, bundle, truths, seed), processes) as rows:
+        for one in rows(enumerate(lengths)):
+            made.append(one)
             if on_clip is not None:
-                on_clip(next(count), sum(lengths))
-    pictures, sounds = columns(smooth)
-    rows = {
+                on_clip(sum(lengths[: len(made)]), sum(lengths))
+    pictures, sounds = columns([one.smooth for one in made])
+    parts = {
         "continue.picture_seam": pictures,
         "continue.sound_seam": sounds,
-        "continue.words": [words_row(one, firsts[i - 1]) for i, one in enumerate(firsts)],
-        "continue.words_eighth": eighths,
+        "continue.words": [words_row(one.first, made[i - 1].first) for i, one in enumerate(made)],
+        "continue.words_eighth": [one.eighth for one in made if one.eighth is not None],
     }
-    return {name: measure(*columns(part), THRESHOLDS.get(name)) for name, part in rows.items()}
+    return {name: measure(*columns(part), THRESHOLDS.get(name)) for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip that went on once, or eight times.
+
+    first: the sound that was added first; smooth: rows of picture and sound, see `compared`; eighth: words of
+    what was added last, see `words_row`.
+    """
+
+    first: Result
+    smooth: list[tuple[float, ...]]
+    eighth: tuple[float, float, float] | None
+
+
+def row(bundle: Bundle, truths: Sequence[SyntheticClip], seed: int, which: tuple[int, int]) -> Row:
+    """The row that begins with a clip. which: its number, and how often it goes on."""
+    i, length = which
+    seams = chain(bundle, truths, i, length, seed)
+    seam, truth = next(seams)
+    first = spoken(seam, truth)
+    smooth = compared(bundle, seam, truths[i], truth, random.Random(f"{seed}/{i}"))
+    last = deque(seams, maxlen=1)
+    return Row(first, smooth, words_row(spoken(*last[0]), first) if last else None)
 
 
 def chain(

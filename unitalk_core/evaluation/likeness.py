@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from ..av import Clip
 from ..data.clips import read_clip, read_rows
 from ..data.synthetic import synthesize_clip
 from ..pipeline import Bundle, Request, generate
+from ..workers import workers
 from . import voice
 from .held_out import draw_held_out
 from .measures import columns, measure
@@ -65,7 +68,12 @@ NAMES = ("face.identity", "face.db", "voice.timbre", "voice.timbre_distance")
 
 
 def likeness(
-    folder: Path, bundle: Bundle, clips: int = 20, seed: int = 0, on_clip: OnClip | None = None
+    folder: Path,
+    bundle: Bundle,
+    clips: int = 20,
+    seed: int = 0,
+    on_clip: OnClip | None = None,
+    processes: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """Measures by name, as `report.evaluate` gives them; ceiling: the person's own clips; on_clip(done, of).
 
@@ -76,13 +84,16 @@ def likeness(
     rows, size = read_rows(folder), (Request().width, Request().height)
     true = [Look.of(read_clip(row, bundle.config.format, size)) for row in rows]
     person, strangers = Look.mean(true), other_people(seed)
+    asked = (
+        Request(say=one.say, scene=row.scene, sound=row.sound, seconds=one.seconds, seed=seed + i)
+        for i, (one, row) in enumerate(zip(draw_held_out(seed, clips), cycle(rows), strict=False))
+    )
     made = []
-    for i, held_out in enumerate(draw_held_out(seed, clips)):
-        row, seconds = rows[i % len(rows)], held_out.seconds
-        asked = Request(say=held_out.say, scene=row.scene, sound=row.sound, seconds=seconds, seed=seed + i)
-        made.append(Look.of(generate(bundle, asked)).likeness(person, strangers))
-        if on_clip is not None:
-            on_clip(i + 1, clips)
+    with workers(partial(generate, bundle), processes) as clips_of:
+        for clip in clips_of(asked):
+            made.append(Look.of(clip).likeness(person, strangers))
+            if on_clip is not None:
+                on_clip(len(made), clips)
     ceilings = columns([one.likeness(person, strangers) for one in true])
     measured = zip(NAMES, columns(made), ceilings, strict=True)
     return {name: measure(values, ceiling=best).to_json() for name, values, best in measured}

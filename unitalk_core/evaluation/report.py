@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,6 +26,7 @@ import torch
 from ..av import AV, Clip
 from ..data.synthetic import FPS, SAMPLE_RATE, SyntheticClip
 from ..pipeline import Bundle, Request, decode, generate
+from ..workers import Spread, workers
 from .held_out import TAKES, Result, draw_held_out
 from .judges import Row, Rows, face_of, picture_of, sync_of, voice_of, words_of
 from .measures import Measure, Threshold, columns, mean, measure
@@ -81,11 +83,13 @@ def evaluate(
     *,
     tasks: Sequence[str] = TASKS,
     make: Make = generate,
+    processes: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """Name of a measure -> value, low, high (95 %), baseline, ceiling, threshold, passed.
 
     clips: two of each text, made in each task; on_clip(done, of) counts them all. `shown` is filled with the
-    first few that were made with the true voice and first frame, for a page of pictures. ValueError for fewer
+    first few that were made with the true voice and first frame, for a page of pictures. processes: that make
+    clips; the result does not depend on it. ValueError for fewer
     than 8 clips, an odd number, an unknown task, or a model that does not make the miniature's format;
     ModuleNotFoundError without pocketsphinx or espeak-ng.
     """
@@ -96,22 +100,24 @@ def evaluate(
     chosen = [task for task in JUDGES if task in tasks]
     rows: Rows = {}
     total = len(chosen) * clips
-    for number, task in enumerate(chosen):
-        results = []
-        for i, result in enumerate(results_of(task, bundle, truths, seed, make), 1):
-            results.append(result)
-            count(number * clips + i, total)
-        rows |= judged(task, results, ceiling)
-        if task == "given" and shown is not None:
-            shown += results[::TAKES][:SHOWN]
+    with workers(partial(make, bundle), processes) as made:
+        for number, task in enumerate(chosen):
+            results = []
+            for i, result in enumerate(results_of(task, bundle, truths, seed, made), 1):
+                results.append(result)
+                count(number * clips + i, total)
+            rows |= judged(task, results, ceiling)
+            if task == "given" and shown is not None:
+                shown += results[::TAKES][:SHOWN]
     if "text" in chosen:
         rows["speed.seconds_a_clip"] = [Row(seconds_a_clip(bundle, truths, seed, make))]
     measures = measured(rows)
     if "continue" in tasks:
         from .continuation import continuation
 
-        firsts = truths[::TAKES]
-        measures |= continuation(bundle, firsts, seed, lambda done, of: count(total + done, total + of))
+        measures |= continuation(
+            bundle, truths[::TAKES], seed, lambda done, of: count(total + done, total + of), processes
+        )
     return {name: one.to_json() for name, one in measures.items()}
 
 
@@ -141,15 +147,15 @@ def check(bundle: Bundle, clips: int, tasks: Sequence[str]) -> None:
 
 
 def results_of(
-    task: str, bundle: Bundle, truths: Sequence[SyntheticClip], seed: int, make: Make
+    task: str, bundle: Bundle, truths: Sequence[SyntheticClip], seed: int, made: Spread
 ) -> Iterator[Result]:
     """The clip that each truth gets. Both takes are asked for with the seconds of the first."""
-    for i, truth in enumerate(truths):
-        if task == "codec":
-            yield Result(recoded(bundle, truth), truth)
-        else:
-            asked = request(task, truth, seed + i, truths[i - i % TAKES].seconds)
-            yield Result(make(bundle, asked), truth)
+    if task == "codec":
+        clips = (recoded(bundle, truth) for truth in truths)
+    else:
+        seconds = [truths[i - i % TAKES].seconds for i in range(len(truths))]
+        clips = made(request(task, truth, seed + i, seconds[i]) for i, truth in enumerate(truths))
+    return map(Result, clips, truths)
 
 
 def request(task: str, truth: SyntheticClip, seed: int, seconds: float) -> Request:

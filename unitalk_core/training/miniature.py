@@ -218,7 +218,14 @@ class Recipe:
     def report(self) -> None:
         folder = self.out / "embedded"
         small = ("--clips", "8") if self.share < 1 else ()
-        found = ("--suite", "heldout", "--out", str(folder / "report.json"))
+        found = (
+            "--suite",
+            "heldout",
+            "--out",
+            str(folder / "report.json"),
+            "--processes",
+            str(self.processes),
+        )
         self.call("-m", "unitalk_core", "evaluate", "--model", str(folder), *found, *small)
 
     # ---- how it runs ---------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_continuations_are_measured_and_counted(
     monkeypatch.setattr(module, "IN_A_ROW", 2)
     done: list[tuple[int, int]] = []
     measures = continuation(tiny_bundle, truths[:4:2], 0, lambda *at: done.append(at))
-    assert done == [(1, 3), (2, 3), (3, 3)]  # two in a row from the first clip, one from the second
+    assert done == [(2, 3), (3, 3)]  # two in a row from the first clip, one from the second
     parts = ("picture_seam", "sound_seam", "words", "words_eighth")
     assert list(measures) == [f"continue.{part}" for part in parts]
     for name, one in measures.items():

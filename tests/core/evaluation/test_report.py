@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -47,6 +48,20 @@ def test_a_perfect_model_reaches_the_ceiling(tiny_bundle: Bundle, truths: list[S
     missed = {name for name, one in measures.items() if one["passed"] is False}
     assert missed == {"couple_off.sync.own_wins", "couple_off.sync.lag_control"}  # it needs no coupling
     assert measures["words.all"]["value"] > 0.8 and measures["words.all"]["baseline"] < 0.3
+
+
+def the_true_clip(truths: list[SyntheticClip], _: Bundle, asked: Request) -> Clip:
+    return truths[asked.seed].clip
+
+
+def test_the_result_does_not_depend_on_the_number_of_processes(
+    tiny_bundle: Bundle, truths: list[SyntheticClip]
+) -> None:
+    one, two = (
+        evaluate(tiny_bundle, 8, tasks=("drive",), make=partial(the_true_clip, truths), processes=count)
+        for count in (1, 2)
+    )
+    assert one == two
 
 
 def test_a_model_that_keeps_time_by_the_text_is_found_out(
@@ -102,11 +117,11 @@ def test_takes_are_asked_for_with_one_length_and_two_seeds(
 ) -> None:
     asked: list[Request] = []
 
-    def make(_: Bundle, one: Request) -> Clip:
+    def make(one: Request) -> Clip:
         asked.append(one)
         return truths[0].clip
 
-    list(report.results_of("text", tiny_bundle, truths, 7, make))
+    list(report.results_of("text", tiny_bundle, truths, 7, partial(map, make)))
     assert [one.seed for one in asked] == list(range(7, 15))
     for first, second in zip(asked[::TAKES], asked[1::TAKES], strict=True):
         assert replace(first, seed=0) == replace(second, seed=0)
