@@ -91,6 +91,7 @@ def about(args: argparse.Namespace, seconds: float) -> str:
     """What was measured, and where."""
     import torch
 
-    what = f"{' + '.join([args.model, *args.lora])} · {args.like or args.suite} · {args.clips} clips"
+    names = " + ".join(Path(one).name for one in (args.model, *args.lora))
+    what = f"{names} · {args.like or args.suite} · {args.clips} clips"
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}"
     return f"{what} · seed {args.seed} · {seconds:.0f} s on {system}"
