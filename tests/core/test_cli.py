@@ -333,7 +333,7 @@ def test_measures_are_printed_and_written(tmp_path, monkeypatch, capsys):
         "threshold": 0.6,
         "passed": False,
     }
-    monkeypatch.setattr(report, "evaluate", lambda *_: {"sync.r": one})
+    monkeypatch.setattr(report, "evaluate", lambda *_, **__: {"sync.r": one})
     assert main(["evaluate", "--clips", "8", "--out", str(tmp_path / "r.json")]) == 0
     assert "MISSED" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text()) == {"sync.r": one}
