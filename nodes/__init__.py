@@ -22,7 +22,7 @@ def extension() -> Any:
     from comfyui_version import __version__ as version
 
     check_host(version)
-    from . import conditioning, dataset, decoding, host, latents, loading, sampling, training
+    from . import conditioning, dataset, decoding, host, latents, loading, sampling, tasks, training
 
     nodes = [
         loading.UniTalkLoadEmbedded,
@@ -31,6 +31,11 @@ def extension() -> Any:
         conditioning.UniTalkTextEncode,
         conditioning.UniTalkReferenceAudioEncode,
         latents.UniTalkEmptyLatent,
+        tasks.UniTalkImageToLatent,
+        tasks.UniTalkKeepVideo,
+        tasks.UniTalkKeepAudio,
+        tasks.UniTalkContinue,
+        tasks.UniTalkJoinClips,
         sampling.UniTalkJointSampler,
         decoding.UniTalkWanVAEDecode,
         decoding.UniTalkBigVGANVocode,

@@ -5,13 +5,16 @@ b batch · c channels · f frames · h, w rows, columns · n audio latents
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from ..unitalk_core.media import resample
+from ..unitalk_core.av import AV, Clip, ClipFormat
+from ..unitalk_core.media import fill_frames, resample
 from ..unitalk_core.models.audio_codec import AudioCodec
 from ..unitalk_core.models.text_encoder import clean_text
 from ..unitalk_core.models.video_vae import VideoVAE
@@ -170,12 +173,91 @@ def encode_voice(vae: Any, audio: Any) -> Tensor:
 
 def decode_picture(vae: Any, latent: Tensor) -> Tensor:
     """(b, c, f, h, w) -> (b * frames, height, width, 3) in 0..1, with any VAE of Wan2.2's latents."""
+    check_picture_vae(vae, latent)
+    return vae.decode(latent).flatten(0, 1)
+
+
+def check_picture_vae(vae: Any, latent: Tensor) -> None:
+    """ValueError if this VAE does not make latents like `latent`."""
     if getattr(vae, "latent_channels", None) != latent.shape[1]:
         have = getattr(vae, "latent_channels", "no")
         raise ValueError(
             f"this VAE has {have} latent channels, the picture {latent.shape[1]}; connect the Wan2.2 VAE"
         )
-    return vae.decode(latent).flatten(0, 1)
+
+
+def encode_picture(vae: Any, frames: Tensor, like: Tensor) -> Tensor:
+    """(f, h, w, 3) in 0..1 -> (1, c, f', h', w') in the size of `like`, each frame cut to fill it."""
+    check_picture_vae(vae, like)
+    side = vae.spacial_compression_encode()
+    height, width = (side * length for length in like.shape[-2:])
+    rows, columns = frames.shape[1:3]
+    if rows * width != columns * height:
+        host.say(f"{columns} x {rows} is cut evenly to the shape of {width} x {height}")
+    return vae.encode(fill_frames(frames, width, height))
+
+
+def frames_in(vae: Any, latent: Tensor) -> int:
+    """How many frames a picture latent (b, c, f, h, w) holds."""
+    check_picture_vae(vae, latent)
+    return vae.upscale_ratio[0](latent.shape[2])
+
+
+def encode_sound(vae: Any, waveform: Tensor, latents: int) -> Tensor:
+    """(samples,) at the VAE's rate -> (1, c, latents), cut, or with silence behind it."""
+    samples = latents * audio_codec_of(vae).stride
+    return vae.encode(pad(waveform, (0, samples - len(waveform)))[None, :, None])
+
+
+def sound_at_rate(vae: Any, audio: Any, purpose: str) -> Tensor:
+    """AUDIO of any rate, one or two channels -> (channels, samples) at the rate of this VAE."""
+    waveform, sample_rate = host.waveform_of(audio, purpose)
+    return resample(waveform, sample_rate, audio_codec_of(vae).sample_rate)
+
+
+def sound_form(audio_vae: Any, fps: float) -> ClipFormat:
+    """The clip format of sound that this VAE makes beside a picture of that rate."""
+    codec = audio_codec_of(audio_vae)
+    return ClipFormat(
+        fps=host.frame_rate(fps),
+        sample_rate=codec.sample_rate,
+        audio_stride=codec.stride,
+        video_channels=0,
+        audio_channels=codec.channels,
+    )
+
+
+def form_of(vae: Any, audio_vae: Any, streams: AV[Tensor], fps: float) -> ClipFormat:
+    """The clip format of latents that these VAEs make; ValueError if the streams are of other lengths."""
+    frames = frames_in(vae, streams.video)
+    form = replace(
+        sound_form(audio_vae, fps),
+        video_channels=streams.video.shape[1],
+        frame_stride=vae.upscale_ratio[0](2) - vae.upscale_ratio[0](1),
+        pixel_stride=vae.spacial_compression_encode(),
+        max_frames=frames,
+    )
+    if form.audio_latents(frames) != streams.audio.shape[2]:
+        raise ValueError(
+            f"{frames} frames at {fps:g} fps have {form.audio_latents(frames)} latents of sound, the latent "
+            f"has {streams.audio.shape[2]}; connect the fps of UniTalk Empty Latent"
+        )
+    return form
+
+
+def clip_of(vae: Any, images: Any, audio: Any, fps: float, purpose: str) -> Clip:
+    """IMAGE and AUDIO as one clip at the rate of an audio VAE."""
+    waveform = sound_at_rate(vae, audio, purpose)
+    return Clip(host.pictures_of(images), waveform, host.frame_rate(fps), audio_codec_of(vae).sample_rate)
+
+
+def decode_clip(vae: Any, audio_vae: Any, latent: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    """LATENT of one clip -> IMAGE and AUDIO; ValueError for more than one."""
+    video, audio = host.stream_of(latent, "video"), host.stream_of(latent, "audio")
+    if len(video) > 1:
+        raise ValueError(f"the latent holds {len(video)} clips; take one with UniTalk Latent From Batch")
+    waveform = audio_vae.decode(audio).movedim(-1, 1)
+    return decode_picture(vae, video), host.audio_of(waveform, audio_codec_of(audio_vae).sample_rate)
 
 
 def text_clip(encoder: nn.Module, markup: str) -> Any:

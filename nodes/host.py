@@ -103,6 +103,49 @@ def nested(streams: AV[Tensor | None]) -> Any:
     return comfy.nested_tensor.NestedTensor(present) if len(present) > 1 else present[0]
 
 
+def streams_of(latent: dict[str, Any]) -> list[Tensor]:
+    """The streams of any LATENT, of other models too: picture first, sound last."""
+    samples = latent["samples"]
+    return list(samples.unbind()) if getattr(samples, "is_nested", False) else [samples]
+
+
+def masks_of(latent: dict[str, Any]) -> list[Tensor | None]:
+    """The noise mask of each stream, (b, 1, ...) with 1 = generate, as large as the stream; None if absent.
+
+    A plain mask is the first stream's, as the host's samplers have it.
+    """
+    streams, given = streams_of(latent), latent.get("noise_mask")
+    masks = [] if given is None else streams_of({"samples": given})
+    masks += [None] * (len(streams) - len(masks))
+    return [
+        None if mask is None else comfy.utils.reshape_mask(mask.float(), stream.shape)[:, :1]
+        for mask, stream in zip(masks, streams, strict=False)
+    ]
+
+
+def everything(stream: Tensor) -> Tensor:
+    """The mask (1, 1, ...) of a stream that is generated whole."""
+    return torch.ones(1, 1, *stream.shape[2:], device=stream.device)
+
+
+def with_streams(latent: dict[str, Any], streams: list[Tensor], masks: list[Tensor | None]) -> dict[str, Any]:
+    """LATENT with other streams and masks; what else it carries stays."""
+    made = {name: value for name, value in latent.items() if name != "noise_mask"}
+    made["samples"] = comfy.nested_tensor.NestedTensor(streams) if len(streams) > 1 else streams[0]
+    if any(mask is not None for mask in masks):
+        whole = [everything(one) if mask is None else mask for one, mask in zip(streams, masks, strict=True)]
+        made["noise_mask"] = comfy.nested_tensor.NestedTensor(whole) if len(whole) > 1 else whole[0]
+    return made
+
+
+def place_of(streams: list[Tensor], name: str) -> int:
+    """Which stream is the picture ("video") or the sound ("audio"); ValueError if there is none."""
+    place = 0 if name == "video" else len(streams) - 1
+    if (streams[place].ndim == 5) is not (name == "video"):
+        raise ValueError(f"the latent has no {name} stream; connect the one of UniTalk Empty Latent")
+    return place
+
+
 def stream_of(latent: dict[str, Any], name: str) -> Tensor:
     """One stream of a LATENT; ValueError if it is absent or holds NaN."""
     stream = getattr(unnested(latent["samples"]), name)
@@ -148,18 +191,24 @@ def waveform_of(audio: dict[str, Any] | None, purpose: str) -> tuple[Tensor, int
     return waveform[0], sample_rate
 
 
-def frames_of(images: Tensor) -> Tensor:
-    """IMAGE -> (f, h, w, 3) in 0..1; ValueError for what h264 cannot hold."""
+def pictures_of(images: Tensor | None) -> Tensor:
+    """IMAGE -> (f, h, w, 3) in 0..1; ValueError if it is no picture."""
     if images is None or images.ndim != 4 or not images.numel() or images.shape[-1] not in (3, 4):
         shape = None if images is None else tuple(images.shape)
         raise ValueError(f"the picture must be frames (f, h, w, 3), got {shape}; connect decoded images")
+    return images[..., :3]
+
+
+def frames_of(images: Tensor) -> Tensor:
+    """IMAGE -> (f, h, w, 3) in 0..1; ValueError for what h264 cannot hold."""
+    images = pictures_of(images)
     height, width = images.shape[1:3]
     if width % 2 or height % 2:
         raise ValueError(
             f"h264 needs an even width and height, got {width} x {height}; "
             f"crop the picture to {width - width % 2} x {height - height % 2}"
         )
-    return images[..., :3]
+    return images
 
 
 def audio_of(waveform: Tensor, sample_rate: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ..unitalk_core.av import AV
 from ..unitalk_core.config import ModelConfig
-from ..unitalk_core.diffusion.denoiser import token_timesteps
+from ..unitalk_core.diffusion.denoiser import effective_coupling, token_timesteps
 from ..unitalk_core.diffusion.schedules import timesteps
 from ..unitalk_core.models.mmdit import Hooks, JointDiT
 from . import host
@@ -80,6 +80,7 @@ class Network(JointDiT):
         context: Tensor,
         options: dict[str, Any],
         reference: Tensor | None = None,
+        couple: tuple[bool, bool] = (True, True),
         **_: Any,
     ) -> list[Tensor] | Tensor:
         latent = host.by_rank([x] if torch.is_tensor(x) else list(x))
@@ -90,7 +91,10 @@ class Network(JointDiT):
                 AV(timestep, timestep) if torch.is_tensor(timestep) else AV(*timestep),
                 AV(context, context),
                 None if reference is None else AV(reference, reference),
-                couple=(options.get("a2v_cross_attn", True), options.get("v2a_cross_attn", True)),
+                couple=(
+                    couple[0] and options.get("a2v_cross_attn", True),
+                    couple[1] and options.get("v2a_cross_attn", True),
+                ),
                 hooks=hooks_for(options),
             )
             .present()
@@ -140,7 +144,7 @@ class UniTalk(comfy.model_base.BaseModel):
         self.unitalk: ModelConfig = model_config.unet_config["config"]
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Conditioning -> what `_apply_model` passes on: latent shapes, the voice, a mask a stream."""
+        """Conditioning -> what `_apply_model` passes on: latent shapes, voice, a mask a stream, coupling."""
         out = super().extra_conds(**kwargs)
         shapes = kwargs.get("latent_shapes")
         if shapes is not None:
@@ -153,6 +157,7 @@ class UniTalk(comfy.model_base.BaseModel):
             for name, one in (("video_mask", masks.video), ("audio_mask", masks.audio)):
                 if one is not None:
                     out[name] = comfy.conds.CONDRegular(one[:, :1])
+            out["couple"] = comfy.conds.CONDConstant(effective_coupling((True, True), masks))
         return out
 
     def _reference_len(self) -> int:

@@ -224,6 +224,11 @@ def fill(image: Tensor, width: int, height: int) -> Tensor:
     return pixels[:, :, top : top + height, left : left + width]
 
 
+def fill_frames(frames: Tensor, width: int, height: int) -> Tensor:
+    """(f, h, w, 3) -> (f, height, width, 3), each frame filled."""
+    return torch.cat([fill(frame, width, height) for frame in frames]).permute(0, 2, 3, 1)
+
+
 def fill_size(rows: int, columns: int, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """What `fill` scales a picture to, and where it cuts: ((rows, columns), (top, left))."""
     scale = max(height / rows, width / columns)

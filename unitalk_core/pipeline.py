@@ -25,7 +25,8 @@ from .diffusion.denoiser import Conditioning, Denoiser
 from .diffusion.guidance import CFG
 from .diffusion.samplers import SAMPLERS
 from .diffusion.schedules import SCHEDULES
-from .media import fill
+from .kept import keep, still_frames
+from .media import fill_frames
 from .models.markup import build_prompt
 from .models.phonemes import BOUNDARY, PAUSES, speech_tokens
 from .seam import added_frames, check_old, end_of, joined, room, seen_frames
@@ -35,6 +36,7 @@ from .weights.lora import apply_lora, read_lora
 log = logging.getLogger("unitalk")
 
 Latents = AV[Tensor | None]
+Part = tuple[Tensor, int]  # latents that are given, and where they begin in time
 OnStep = Callable[[int, Latents], None]
 
 WHOLE_TIMESTEPS = {"unipc", "dpmpp_2m"}  # the references of these two hand the network integers
@@ -70,6 +72,7 @@ class Request:
 
     voice: (samples,) at the model's sample rate, a few seconds of who shall speak.
     image: (h, w, 3) in 0..1, the first frame; it is scaled and cropped to fill the clip.
+    last_image: the same for the end, where the clip comes to rest for the frames of one latent.
     keep_video: (f, h, w, 3) in 0..1 at the model's rate, a picture that gets a sound and comes back as it is.
     keep_audio: (samples,) at the model's sample rate, a sound that gets a picture and comes back as it is.
     continued: a clip of any size at the model's rates that goes on with these words. The model sees its last
@@ -93,17 +96,12 @@ class Request:
     couple: tuple[bool, bool] = (True, True)
     voice: Tensor | None = None
     image: Tensor | None = None
+    last_image: Tensor | None = None
     keep_video: Tensor | None = None
     keep_audio: Tensor | None = None
     continued: Clip | None = None
     overlap: float = 0.6
     picture: bool = True
-
-    @property
-    def coupling(self) -> tuple[bool, bool]:
-        """`couple`, but what is kept does not look at what is made (paper: TV2A)."""
-        audio_to_video, video_to_audio = self.couple
-        return audio_to_video and self.keep_video is None, video_to_audio and self.keep_audio is None
 
     @property
     def seeds(self) -> AV[int]:
@@ -173,7 +171,7 @@ def generate(
             guidance=CFG(AV(request.video_cfg, request.audio_cfg)),
             clean=clean,
             denoise_mask=mask,
-            couple=request.coupling,
+            couple=request.couple,
             integer_timesteps=request.sampler in WHOLE_TIMESTEPS,
         )
         sigmas = SCHEDULES[request.sampler](request.steps, request.shift or bundle.config.shift)
@@ -206,7 +204,10 @@ def check_request(config: ModelConfig, request: Request) -> int:
     check_kept(config, request)
     if request.continued is not None:
         check_old(clip, request.continued, request.overlap)
-    return frames_of(clip, request)
+    frames = frames_of(clip, request)
+    if request.last_image is not None and frames == 1:
+        raise ValueError("a clip of one frame has no end to rest at; leave out last_image")
+    return frames
 
 
 def frames_of(clip: ClipFormat, request: Request) -> int:
@@ -237,11 +238,13 @@ def check_inputs(config: ModelConfig, request: Request) -> None:
             raise ValueError(
                 f"a voice needs at least {MIN_VOICE:g} s of sound in one channel, got {seconds:.2f} s"
             )
-    if request.image is not None:
+    for image in (request.image, request.last_image):
+        if image is None:
+            continue
         if config.streams.video is None:
             raise ValueError("this model makes sound only and does not take an image; leave it out")
-        if request.image.ndim != 3 or request.image.shape[-1] != 3:
-            raise ValueError(f"an image must be (height, width, 3), got {tuple(request.image.shape)}")
+        if image.ndim != 3 or image.shape[-1] != 3:
+            raise ValueError(f"an image must be (height, width, 3), got {tuple(image.shape)}")
 
 
 def check_kept(config: ModelConfig, request: Request) -> None:
@@ -250,11 +253,11 @@ def check_kept(config: ModelConfig, request: Request) -> None:
     if len(twice := [name for name in asked if getattr(request, name) is not None]) > 1:
         raise ValueError(f"{' and '.join(twice)} each set the length of the clip; give one of them")
     alone = not request.picture or len(config.streams.present()) == 1
-    for name in ("keep_video", "keep_audio", "image", "continued"):
+    for name in ("keep_video", "keep_audio", "image", "last_image", "continued"):
         if alone and getattr(request, name) is not None:
             raise ValueError(f"{name} needs a model and a clip with picture and sound; leave it out")
     if request.keep_video is not None:
-        if request.image is not None:
+        if request.image is not None or request.last_image is not None:
             raise ValueError("keep_video is the whole picture already; leave out the image")
         if request.keep_video.ndim != 4 or request.keep_video.shape[-1] != 3:
             shape = tuple(request.keep_video.shape)
@@ -264,7 +267,7 @@ def check_kept(config: ModelConfig, request: Request) -> None:
         if sound.ndim != 1 or not len(sound) or not torch.isfinite(sound).all():
             raise ValueError(f"keep_audio must be (samples,) of numbers, got {tuple(sound.shape)}")
     if request.continued is not None:
-        for name in ("image", "keep_video", "keep_audio"):
+        for name in ("image", "last_image", "keep_video", "keep_audio"):
             if getattr(request, name) is not None:
                 raise ValueError(f"a clip that is continued has its own picture and sound; leave out {name}")
 
@@ -322,15 +325,15 @@ def encode_voice(bundle: Bundle, voice: Tensor) -> Tensor:
 
 def kept_parts(bundle: Bundle, request: Request, noise: Latents) -> tuple[Latents | None, Latents | None]:
     """(clean latents, denoise_mask) of the parts that are given: 1 = generate, 0 = keep. None = make all."""
-    start = given_start(bundle, request, noise)
-    if not start.present():
+    given = given_parts(bundle, request, noise)
+    if not any(given.present()):
         return None, None
-    pairs = noise.map(kept_start, start)
+    pairs = noise.map(kept, given)
     return pairs.map(lambda pair: pair[0]), pairs.map(lambda pair: pair[1])
 
 
-def given_start(bundle: Bundle, request: Request, noise: Latents) -> Latents:
-    """The latents with which each stream starts, as far as they are given: some, all or None."""
+def given_parts(bundle: Bundle, request: Request, noise: Latents) -> AV[list[Part]]:
+    """The latents of each stream that are given, and the step at which they begin."""
     picture, sound, form = request.keep_video, request.keep_audio, bundle.config.format
     latents = None if noise.audio is None else noise.audio.shape[-1]
     if request.image is not None:
@@ -339,25 +342,27 @@ def given_start(bundle: Bundle, request: Request, noise: Latents) -> Latents:
         seen = seen_frames(form, request.continued, request.overlap)
         picture, sound = end_of(request.continued, seen)
         latents = form.audio_latents(seen)
-    return AV(
-        None if picture is None else encode_picture(bundle, request, picture),
-        None if sound is None else encode_sound(bundle, sound, latents),
-    )
+    pictures = [] if picture is None else [(encode_picture(bundle, request, picture), 0)]
+    if request.last_image is not None:
+        still = encode_picture(bundle, request, still_frames(request.last_image, form.frame_stride))
+        pictures.append((still[:, :, -1:], -1))
+    return AV(pictures, [] if sound is None else [(encode_sound(bundle, sound, latents), 0)])
 
 
-def kept_start(noise: Tensor, start: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """(clean, mask (1, 1, f, 1, 1) or (1, 1, n)) of one stream whose first latents are given."""
-    if start is None:
+def kept(noise: Tensor, parts: list[Part]) -> tuple[Tensor | None, Tensor | None]:
+    """(clean, mask (1, 1, f, 1, 1) or (1, 1, n)) of one stream; None if nothing of it is given."""
+    if not parts:
         return None, None
     clean, mask = torch.zeros_like(noise), noise.new_ones(1, 1, noise.shape[2], *[1] * (noise.ndim - 3))
-    clean[:, :, : start.shape[2]], mask[:, :, : start.shape[2]] = start, 0
+    for part, at in parts:
+        clean, mask = keep(clean, mask, part, at)
     return clean, mask
 
 
 def encode_picture(bundle: Bundle, request: Request, frames: Tensor) -> Tensor:
     """(f, h, w, 3) in 0..1 -> (1, c, f', h', w'), each frame scaled and cut to fill the clip."""
-    pixels = torch.stack([fill(frame, request.width, request.height) for frame in frames], dim=2) * 2 - 1
-    return bundle.video_vae.encode(pixels.to(bundle.device))
+    filled = fill_frames(frames, request.width, request.height).permute(3, 0, 1, 2).contiguous()
+    return bundle.video_vae.encode((filled[None] * 2 - 1).to(bundle.device))
 
 
 def encode_sound(bundle: Bundle, waveform: Tensor, latents: int) -> Tensor:

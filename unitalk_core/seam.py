@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .av import Clip, ClipFormat
-from .media import enlarge, fill, match_lengths
+from .media import enlarge, fill_frames, match_lengths
 
 MIN_OVERLAP, MAX_OVERLAP = 0.2, 4.0  # seconds
 SOUND_FADE, PICTURE_FADE = 0.015, 0.4  # seconds, before and behind the seam
@@ -41,6 +41,16 @@ def seen_frames(form: ClipFormat, old: Clip, overlap: float) -> int:
     return min(form.frames_for(overlap), held - (held - 1) % form.frame_stride)
 
 
+def check_room(form: ClipFormat, seen: int) -> int:
+    """`seen`, if a clip of the format's full length has frames behind them; ValueError otherwise."""
+    if seen >= form.max_frames:
+        raise ValueError(
+            f"the {seen} frames that are seen of the old clip fill all {form.max_frames} of the new one; "
+            "make it longer with UniTalk Empty Latent, or the overlap shorter"
+        )
+    return seen
+
+
 def room(form: ClipFormat, seen: int) -> float:
     """Seconds that fit behind the frames that are seen."""
     return float((form.max_frames - seen) / form.fps)
@@ -67,6 +77,17 @@ def first_sample(clip: Clip, frames: int) -> int:
     return round((len(clip.frames) - frames) * clip.sample_rate / clip.fps)
 
 
+def check_join(old: Clip, made: Clip, seen: int) -> None:
+    """ValueError if `made` cannot begin with the last `seen` frames of `old`."""
+    if not 1 <= seen <= min(len(old.frames), len(made.frames) - 1):
+        raise ValueError(
+            f"{seen} frames of the overlap do not fit an old clip of {len(old.frames)} frames and a new one "
+            f"of {len(made.frames)}; connect the seen_frames of UniTalk Continue"
+        )
+    match_lengths(old)
+    match_lengths(made)
+
+
 def joined(old: Clip, made: Clip, form: ClipFormat, seen: int) -> Clip:
     """The old clip and behind it `made`, whose first `seen` frames and their sound are the end of the old."""
     heard, fade = form.samples(seen), round(SOUND_FADE * form.sample_rate)
@@ -85,6 +106,6 @@ def join_pictures(old: Tensor, made: Tensor, fade: int) -> Tensor:
     The first of `made` is the last of `old` through the codec; what that changed fades out in `fade` frames.
     """
     made = enlarge(made, max(1, round(min(old.shape[1] / made.shape[1], old.shape[2] / made.shape[2]))))
-    kept = torch.cat([fill(frame, made.shape[2], made.shape[1]) for frame in old]).permute(0, 2, 3, 1)
+    kept = fill_frames(old, made.shape[2], made.shape[1])
     strength = (1 - torch.arange(1, len(made)) / (fade + 1)).clamp(min=0).view(-1, 1, 1, 1)
     return torch.cat([kept, (made[1:] + strength * (kept[-1] - made[0])).clamp(0, 1)])

@@ -218,10 +218,38 @@ def test_what_is_kept_is_encoded_and_does_not_change(tiny_bundle):
     torch.testing.assert_close(trace.latents.audio, tiny_bundle.audio_codec.encode(whole))
 
 
-def test_what_is_kept_does_not_look_at_what_is_made():
-    assert replace(ASK, keep_video=torch.zeros(5, 64, 64, 3)).coupling == (False, True)
-    assert replace(ASK, keep_audio=torch.zeros(3200)).coupling == (True, False)
-    assert ASK.coupling == (True, True)
+def test_what_is_kept_whole_does_not_look_at_what_is_made(tiny_bundle):
+    told = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, *given, couple, **options):
+            told.append(couple)
+            return tiny_bundle.model(*given, couple=couple, **options)
+
+    watched, plain = (
+        replace(tiny_bundle, model=Watched()),
+        replace(ASK, seconds=None, steps=1, audio_cfg=1, video_cfg=1),
+    )
+    watched.model.anchor = torch.nn.Parameter(torch.zeros(1))
+    for given in (
+        {"keep_video": torch.zeros(5, 64, 64, 3)},
+        {"keep_audio": torch.zeros(3200)},
+        {"seconds": 0.2},
+    ):
+        generate(watched, replace(plain, **given))
+    assert told == [(False, True), (True, False), (True, True)]
+
+
+def test_a_last_image_is_what_the_clip_comes_to_rest_at(tiny_bundle):
+    first, last = torch.rand(64, 64, 3), torch.rand(100, 50, 3)
+    made = latents(tiny_bundle, replace(ASK, image=first, last_image=last)).video
+    still = fill(last, 64, 64)[:, :, None].expand(1, 3, 5, 64, 64) * 2 - 1
+    with torch.no_grad():
+        end = tiny_bundle.video_vae.encode(still)[:, :, -1]
+    torch.testing.assert_close(made[:, :, -1], end, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        made[:, :, 0], latents(tiny_bundle, replace(ASK, image=first)).video[:, :, 0], rtol=0, atol=0
+    )
 
 
 def test_sound_alone_has_no_picture(tiny_bundle):
@@ -241,6 +269,8 @@ def test_sound_alone_has_no_picture(tiny_bundle):
         ({"keep_audio": torch.zeros(0)}, "keep_audio must be"),
         ({"keep_audio": torch.zeros(3200), "picture": False}, "keep_audio needs a model and"),
         ({"image": torch.zeros(64, 64, 3), "picture": False}, "image needs a model and a clip"),
+        ({"last_image": torch.zeros(64, 64, 3), "seconds": 0.04}, "a clip of one frame has no end"),
+        ({"last_image": torch.zeros(64, 64)}, "an image must be"),
         (
             {"keep_video": torch.zeros(5, 64, 64, 3), "image": torch.zeros(64, 64, 3)},
             "keep_video is the whole picture already",

@@ -17,6 +17,9 @@ GRAPHS = ("text_to_talking_clip", "stock_samplers")
 NEEDS = {"stock_samplers": (0, 32, 0)}  # LTXVDualCFGGuider
 
 
+SEVERAL = {"a_clip_goes_on": [109], "dub_and_drive": [61, 61]}  # workflow: frames of each clip it makes
+
+
 def graph(name: str, **changes: Any) -> dict[str, Any]:
     """A shipped workflow in API format, with some inputs changed: `steps=4` in every node that has steps."""
     nodes = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text("utf8"))
@@ -55,6 +58,15 @@ def test_a_workflow_becomes_an_mp4_with_picture_and_sound_of_one_length(server, 
     assert clip.sample_rate == 16000
     assert abs(float(picture) - sound) <= 1 / clip.fps
     assert clip.waveform.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_workflow_of_tasks_makes_its_clips(server, name):
+    history = server.wait_for(server.queue(graph(name, steps=2)))
+    assert history["status"]["status_str"] == "success", history["status"]["messages"][-1]
+    clips = [read(path) for path in server.files(history)]
+    assert sorted(len(clip.frames) for clip in clips) == sorted(SEVERAL[name])
+    assert all(abs(clip.waveform.shape[-1] / clip.sample_rate - clip.seconds) <= 0.04 for clip in clips)
 
 
 def test_the_same_seeds_give_the_same_clip_and_other_seeds_another(server):

@@ -15,7 +15,7 @@ LAYERS = [
     ["config"],
     ["models"],
     ["diffusion", "weights", "media"],
-    ["seam"],
+    ["kept", "seam"],
     ["pipeline", "data"],
     ["training", "evaluation"],
     ["__main__", "cli"],

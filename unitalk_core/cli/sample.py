@@ -69,6 +69,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--sound", metavar="TEXT", help="how it sounds")
     what.add_argument("--voice", metavar="FILE", help="a few seconds of the voice that shall speak")
     what.add_argument("--image", metavar="FILE", help="the first frame, cropped to fill the clip")
+    what.add_argument("--last-image", metavar="FILE", help="the picture at which the clip comes to rest")
     what.add_argument("--keep-video", metavar="FILE", help="a video that gets a sound; its picture stays")
     what.add_argument("--keep-audio", metavar="FILE", help="a sound that gets a picture; it stays as it is")
     what.add_argument(
@@ -232,8 +233,9 @@ def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
     given = {one.name: getattr(args, one.name) for one in fields(Request) if one.name in args}
     if "voice" in given:
         given["voice"] = read_audio(args.voice, rate, mono=True)[0][0]
-    if "image" in given:
-        given["image"] = read_image(args.image)
+    for name in ("image", "last_image"):
+        if name in given:
+            given[name] = read_image(given[name])
     if "keep_video" in given:
         given["keep_video"] = whole_latents(args.keep_video, bundle)
     if "keep_audio" in given:
@@ -304,7 +306,7 @@ def whole_latents(path: str, bundle: Bundle) -> Tensor:
 def asked_for(request: Request) -> dict[str, Any]:
     """The request without its pictures and sounds, to be written down."""
     plain = {one.name: getattr(request, one.name) for one in fields(request)}
-    heavy = ("voice", "image", "keep_video", "keep_audio", "continued")
+    heavy = ("voice", "image", "last_image", "keep_video", "keep_audio", "continued")
     return plain | {"audio_seed": request.seeds.audio} | {name: plain[name] is not None for name in heavy}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from einops import reduce
@@ -35,6 +36,7 @@ class Denoiser:
     model: a JointDiT, or anything called like it. denoise_mask: 1 = generate, 0 = keep, (b, 1, f, h, w)
     and (b, 1, n), any axis may be 1; None = generate all. Kept parts of `clean` replace the input;
     their tokens get timestep mask * t. The result is not masked: at the end the caller calls `keep`.
+    A stream that is kept whole does not see the other one (`effective_coupling`).
     integer_timesteps: cut the timestep off after the point, as the UniPC and DPM++ of Wan and Ovi do.
     patch: latents per token (f, h, w). dtype: what the network computes in; None = that of x.
     """
@@ -77,6 +79,10 @@ class Denoiser:
     def _guided(self) -> bool:
         return self.guidance is not None and self.guidance.needs_uncond
 
+    @cached_property
+    def _coupling(self) -> tuple[bool, bool]:
+        return effective_coupling(self.couple, self.denoise_mask)
+
     def _timestep(self, x: Latents, sigma: Tensor) -> Latents:
         value = timesteps(sigma, self.integer_timesteps).float()
         whole = x.map(lambda one: value.to(one.device).expand(len(one)))
@@ -94,8 +100,17 @@ class Denoiser:
         reference = given.reference
         if reference is not None:
             reference = cast.map(lambda one, rows: None if rows is None else rows.to(one), reference)
-        velocity = self.model(cast, timestep, context, reference, couple=self.couple, skip_blocks=skip)
+        velocity = self.model(cast, timestep, context, reference, couple=self._coupling, skip_blocks=skip)
         return velocity.map(lambda v, one: v.to(one.dtype), x)
+
+
+def effective_coupling(couple: tuple[bool, bool], mask: Latents | None) -> tuple[bool, bool]:
+    """`couple` without what a stream that is kept whole would see of the other (paper: TV2A)."""
+    if mask is None:
+        return couple
+    made = mask.map(lambda one: bool(one.any()))
+    audio_to_video, video_to_audio = couple
+    return audio_to_video and made.video is not False, video_to_audio and made.audio is not False
 
 
 def token_timesteps(

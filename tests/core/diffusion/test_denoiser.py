@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unitalk_core.av import AV
-from unitalk_core.diffusion.denoiser import Conditioning, Denoiser, token_timesteps
+from unitalk_core.diffusion.denoiser import Conditioning, Denoiser, effective_coupling, token_timesteps
 from unitalk_core.diffusion.guidance import CFG
 
 
@@ -93,6 +93,19 @@ def test_a_whole_stream_may_be_kept_and_the_other_free() -> None:
     assert torch.equal(call["latent"].video, clean.video) and torch.equal(call["latent"].audio, x.audio)
     assert not call["timestep"].video.any() and call["timestep"].audio.shape == (2,)
     assert call["couple"] == (False, True)
+
+
+def test_a_stream_that_is_kept_whole_does_not_see_the_other() -> None:
+    kept, free, part = torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.tensor([[[0.0, 1.0]]])
+    found = {
+        (False, True): AV(kept, free),
+        (True, False): AV(None, kept),
+        (False, False): AV(kept, kept),
+        (True, True): AV(part, part),
+    }
+    assert all(effective_coupling((True, True), mask) == couple for couple, mask in found.items())
+    assert effective_coupling((False, False), AV(free, free)) == (False, False)
+    assert effective_coupling((True, True), None) == (True, True)
 
 
 def test_a_token_is_as_noisy_as_its_noisiest_latent() -> None:
