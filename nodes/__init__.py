@@ -22,7 +22,7 @@ def extension() -> Any:
     from comfyui_version import __version__ as version
 
     check_host(version)
-    from . import conditioning, dataset, decoding, host, latents, loading, sampling, tasks, training
+    from . import conditioning, dataset, decoding, host, latents, loading, sampling, tasks, training, voices
 
     nodes = [
         loading.UniTalkLoadEmbedded,
@@ -30,6 +30,7 @@ def extension() -> Any:
         loading.UniTalkLoadAudioVAE,
         conditioning.UniTalkTextEncode,
         conditioning.UniTalkReferenceAudioEncode,
+        voices.UniTalkVoiceRange,
         latents.UniTalkEmptyLatent,
         tasks.UniTalkImageToLatent,
         tasks.UniTalkKeepVideo,

@@ -32,6 +32,7 @@ from ..unitalk_core.config import ModelConfig
 from ..unitalk_core.diffusion.denoiser import effective_coupling, token_timesteps
 from ..unitalk_core.diffusion.schedules import timesteps
 from ..unitalk_core.models.mmdit import Hooks, JointDiT
+from ..unitalk_core.models.voices import Span, Voices, check_spans
 from . import host
 
 # The host reckons with this x 0.01 MiB for each number of a packed latent and each byte of precision. Counted
@@ -80,17 +81,19 @@ class Network(JointDiT):
         context: Tensor,
         options: dict[str, Any],
         reference: Tensor | None = None,
+        voices: tuple[tuple[int, Span | None], ...] = (),
         couple: tuple[bool, bool] = (True, True),
         **_: Any,
     ) -> list[Tensor] | Tensor:
         latent = host.by_rank([x] if torch.is_tensor(x) else list(x))
+        heard = self._heard(reference, voices)
         velocity = (
             super()
             .forward(
                 latent,
                 AV(timestep, timestep) if torch.is_tensor(timestep) else AV(*timestep),
                 AV(context, context),
-                None if reference is None else AV(reference, reference),
+                None if heard is None else AV(heard, heard),
                 couple=(
                     couple[0] and options.get("a2v_cross_attn", True),
                     couple[1] and options.get("v2a_cross_attn", True),
@@ -100,6 +103,16 @@ class Network(JointDiT):
             .present()
         )
         return velocity[0] if len(velocity) == 1 else velocity
+
+    def _heard(
+        self, reference: Tensor | None, voices: tuple[tuple[int, Span | None], ...]
+    ) -> Tensor | Voices | None:
+        """One voice as it is, several apart again."""
+        if reference is None or not voices:
+            return reference
+        lengths, spans = zip(*voices, strict=True)
+        latents = reference.split(lengths, dim=1)
+        return Voices.at_seconds(latents, spans, self.config.format.video_rate)
 
 
 def hooks_for(options: dict[str, Any]) -> Hooks:
@@ -149,8 +162,7 @@ class UniTalk(comfy.model_base.BaseModel):
         shapes = kwargs.get("latent_shapes")
         if shapes is not None:
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
-        if kwargs.get("reference") is not None:
-            out["reference"] = comfy.conds.CONDRegular(kwargs["reference"][:, : self._reference_len()])
+        out |= self._voices(kwargs.get("reference"), kwargs.get("voices", ()), shapes)
         mask = kwargs.get("denoise_mask")
         if mask is not None:
             masks = host.by_rank(comfy.utils.unpack_latents(mask, shapes or [mask.shape]))
@@ -160,11 +172,30 @@ class UniTalk(comfy.model_base.BaseModel):
             out["couple"] = comfy.conds.CONDConstant(effective_coupling((True, True), masks))
         return out
 
-    def _reference_len(self) -> int:
-        """As many latents of a voice as the model hears; ValueError if it hears none."""
-        if not self.unitalk.reference_len:
+    def _voices(self, reference: Tensor | None, ranged: tuple, shapes: list | None) -> dict[str, Any]:
+        """The voice that is heard throughout, or several one behind the other with (length, span) of each.
+
+        ranged: (latents (b, n, c), span) of each voice that has its own seconds.
+        """
+        heard = self.unitalk.reference_len
+        if (reference is not None or ranged) and not heard:
             raise ValueError("this model does not take a voice; leave out UniTalk Reference Audio Encode")
-        return self.unitalk.reference_len
+        every = [*([] if reference is None else [(reference, None)]), *ranged]
+        if not every:
+            return {}
+        latents = [one[:, :heard] for one, _ in every]
+        out = {"reference": comfy.conds.CONDRegular(torch.cat(latents, dim=1))}
+        if ranged:
+            if shapes is not None:
+                check_spans([span for _, span in ranged], self._seconds(shapes))
+            parts = [(one.shape[1], span) for one, (_, span) in zip(latents, every, strict=True)]
+            out["voices"] = comfy.conds.CONDConstant(tuple(parts))
+        return out
+
+    def _seconds(self, shapes: list) -> float:
+        """How long a clip of these latents is, by its sound, which has the finer steps."""
+        rates = {3: self.unitalk.format.audio_rate, 5: self.unitalk.format.video_rate}
+        return shapes[-1][2] / rates[len(shapes[-1])]
 
     def process_timestep(
         self,

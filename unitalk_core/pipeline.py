@@ -29,6 +29,7 @@ from .kept import keep, still_frames
 from .media import fill_frames
 from .models.markup import build_prompt
 from .models.phonemes import BOUNDARY, PAUSES, speech_tokens
+from .models.voices import Span, Voices, check_spans
 from .seam import added_frames, check_old, end_of, joined, room, seen_frames
 from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded
 from .weights.lora import apply_lora, read_lora
@@ -66,11 +67,20 @@ class Bundle:
         return next(self.model.parameters()).device
 
 
+@dataclass(frozen=True)
+class Voice:
+    """A voice of its own time. waveform: (samples,) at the model's sample rate; span: seconds of the clip."""
+
+    waveform: Tensor
+    span: Span
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What is to be made. Sizes in pixels; `audio_seed` None = `seed`; `shift` None = the model's own.
 
     voice: (samples,) at the model's sample rate, a few seconds of who shall speak.
+    voices: further ones, each heard in its own seconds alone, and `voice` in the rest.
     image: (h, w, 3) in 0..1, the first frame; it is scaled and cropped to fill the clip.
     last_image: the same for the end, where the clip comes to rest for the frames of one latent.
     keep_video: (f, h, w, 3) in 0..1 at the model's rate, a picture that gets a sound and comes back as it is.
@@ -95,6 +105,7 @@ class Request:
     shift: float | None = None
     couple: tuple[bool, bool] = (True, True)
     voice: Tensor | None = None
+    voices: tuple[Voice, ...] = ()
     image: Tensor | None = None
     last_image: Tensor | None = None
     keep_video: Tensor | None = None
@@ -205,6 +216,7 @@ def check_request(config: ModelConfig, request: Request) -> int:
     if request.continued is not None:
         check_old(clip, request.continued, request.overlap)
     frames = frames_of(clip, request)
+    check_spans([one.span for one in request.voices], float(frames / clip.fps))
     if request.last_image is not None and frames == 1:
         raise ValueError("a clip of one frame has no end to rest at; leave out last_image")
     return frames
@@ -230,14 +242,18 @@ def seconds_of(request: Request, longest: float) -> float:
 
 def check_inputs(config: ModelConfig, request: Request) -> None:
     """ValueError if a voice or an image was given that this model cannot use."""
-    if request.voice is not None:
+    for voice in all_voices(request):
         if not config.reference_len:
             raise ValueError("this model does not take a voice; leave it out")
-        seconds = request.voice.shape[-1] / config.format.sample_rate
-        if request.voice.ndim != 1 or seconds < MIN_VOICE or not torch.isfinite(request.voice).all():
+        seconds = voice.shape[-1] / config.format.sample_rate
+        if voice.ndim != 1 or seconds < MIN_VOICE or not torch.isfinite(voice).all():
             raise ValueError(
                 f"a voice needs at least {MIN_VOICE:g} s of sound in one channel, got {seconds:.2f} s"
             )
+    if request.voices and request.continued is not None:
+        raise ValueError(
+            "a clip that is continued goes on with one voice; leave out the seconds of the others"
+        )
     for image in (request.image, request.last_image):
         if image is None:
             continue
@@ -245,6 +261,10 @@ def check_inputs(config: ModelConfig, request: Request) -> None:
             raise ValueError("this model makes sound only and does not take an image; leave it out")
         if image.ndim != 3 or image.shape[-1] != 3:
             raise ValueError(f"an image must be (height, width, 3), got {tuple(image.shape)}")
+
+
+def all_voices(request: Request) -> list[Tensor]:
+    return [*([] if request.voice is None else [request.voice]), *(one.waveform for one in request.voices)]
 
 
 def check_kept(config: ModelConfig, request: Request) -> None:
@@ -300,9 +320,19 @@ def encode_conditions(bundle: Bundle, request: Request) -> tuple[Conditioning, C
     """What the passes with and without the prompt get. The voice is in both: guidance is for the words."""
     prompt = build_prompt(bundle.config.markup, request.scene, request.say, request.sound)
     with_text, without = bundle.text_encoder.encode([prompt, ""]).to(bundle.device).split(1)
-    voice = voice_of(bundle.config, request)
-    reference = None if voice is None else encode_voice(bundle, voice)
+    reference = encode_voices(bundle, request)
     return tuple(Conditioning(AV(text, text), AV(reference, reference)) for text in (with_text, without))
+
+
+def encode_voices(bundle: Bundle, request: Request) -> Tensor | Voices | None:
+    """The voice that is heard throughout, or all with their times; None if there is none."""
+    voice = voice_of(bundle.config, request)
+    rest = [] if voice is None else [encode_voice(bundle, voice)]
+    if not request.voices:
+        return rest[0] if rest else None
+    latents = [*rest, *(encode_voice(bundle, one.waveform) for one in request.voices)]
+    spans = [*(None for _ in rest), *(one.span for one in request.voices)]
+    return Voices.at_seconds(latents, spans, bundle.config.format.video_rate)
 
 
 def voice_of(config: ModelConfig, request: Request) -> Tensor | None:

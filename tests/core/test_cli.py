@@ -59,6 +59,34 @@ def test_a_voice_and_an_image_are_used(tmp_path, capsys):
     assert asked["voice"] and asked["image"]
 
 
+def test_voices_take_turns_when_they_are_given_seconds(tmp_path, capsys):
+    for name in ("a", "b@1-2"):  # the second is a file of that name
+        media.write_wav(tmp_path / f"{name}.wav", torch.rand(1, 16000) - 0.5, 16000)
+    voices = [f"{tmp_path}/a.wav@0.2-", f"{tmp_path}/b@1-2.wav"]
+    report = tmp_path / "made.json"
+    given = [part for one in voices for part in ("--voice", one)]
+    assert say(*given, "--out", tmp_path / "made.mp4", "--report", report) == 0
+    asked = json.loads(report.read_text())["request"]
+    assert asked["voices"] == [[0.2, None]] and asked["voice"] is True
+    line = {"say": "good morning", "voice": [f"{tmp_path}/a.wav@0-0.2", f"{tmp_path}/a.wav@0.2-9"]}
+    (tmp_path / "lines.jsonl").write_text(json.dumps(line))
+    many = [
+        "--prompts",
+        tmp_path / "lines.jsonl",
+        "--voice",
+        voices[0],
+        "--out",
+        tmp_path,
+        "--report",
+        report,
+    ]
+    assert say(*many) == 0
+    asked = json.loads(report.read_text())["clips"][0]["request"]
+    assert asked["voices"] == [[0.0, 0.2], [0.2, 9.0]] and asked["voice"] is False
+    assert say("--voice", voices[1], "--voice", voices[1], "--out", tmp_path / "c.mp4") == 2
+    assert "2 voices would speak at once; say when, such as --voice FILE@0-1.5" in capsys.readouterr().err
+
+
 def test_a_kept_picture_has_its_own_size_and_says_what_is_left_out(tmp_path, capsys):
     frames = torch.rand(11, 48, 80, 3)
     media.write_clip(tmp_path / "given.mp4", Clip(frames, None, Fraction(25), 16000))

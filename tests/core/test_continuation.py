@@ -11,7 +11,7 @@ import torch
 from unitalk_core.av import AV, Clip
 from unitalk_core.config import TINY
 from unitalk_core.media import fill
-from unitalk_core.pipeline import Request, Trace, check_request, generate, voice_of
+from unitalk_core.pipeline import Request, Trace, Voice, check_request, generate, voice_of
 from unitalk_core.seam import SOUND_FADE
 
 FADE = round(SOUND_FADE * 16000)
@@ -148,6 +148,7 @@ def test_its_own_voice_goes_on_unless_another_is_given():
             "has its own picture and sound; leave out keep_video",
         ),
         ({"keep_audio": torch.zeros(3200), "seconds": None}, "leave out keep_audio"),
+        ({"voices": (Voice(torch.zeros(16000), (0.0, None)),)}, "continued goes on with one voice"),
         ({"picture": False}, "continued needs a model and a clip with picture and sound"),
         ({"continued": replace(clip(), waveform=None)}, "the clip to continue has no sound"),
         ({"continued": replace(clip(), frames=None)}, "the clip to continue has no picture"),

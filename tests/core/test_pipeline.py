@@ -11,7 +11,7 @@ import torch
 from unitalk_core.av import AV
 from unitalk_core.config import TINY
 from unitalk_core.media import fill
-from unitalk_core.pipeline import Request, Trace, check_request, generate, load_bundle, seconds_for
+from unitalk_core.pipeline import Request, Trace, Voice, check_request, generate, load_bundle, seconds_for
 
 ASK = Request(say="good morning", seconds=0.36, steps=2)  # 9 frames
 
@@ -61,21 +61,40 @@ def test_what_is_asked_for_is_heard(tiny_bundle, change):
     )
 
 
-def test_a_voice_changes_the_sound(tiny_bundle):
+@pytest.fixture
+def listening(tiny_bundle):
     """In the embedded model the reference's values start at zero; here they are given some weight."""
     blocks = tiny_bundle.model.audio_model.blocks
     saved = [block.cross_attn.v_ref.weight.detach().clone() for block in blocks]
-    try:
-        for block in blocks:
-            torch.nn.init.normal_(block.cross_attn.v_ref.weight, std=0.1)
-        voice = torch.sin(torch.arange(32000) / 20)
-        plain, spoken = latents(tiny_bundle, ASK), latents(tiny_bundle, replace(ASK, voice=voice))
-        assert not torch.allclose(plain.audio, spoken.audio)
-        long = replace(ASK, voice=voice.repeat(5))  # longer than the model hears
-        assert latents(tiny_bundle, long).audio.isfinite().all()
-    finally:
-        for block, weight in zip(blocks, saved, strict=True):
-            block.cross_attn.v_ref.weight.data.copy_(weight)
+    for block in blocks:
+        torch.nn.init.normal_(block.cross_attn.v_ref.weight, std=0.1)
+    yield tiny_bundle
+    for block, weight in zip(blocks, saved, strict=True):
+        block.cross_attn.v_ref.weight.data.copy_(weight)
+
+
+VOICE, OTHER = torch.sin(torch.arange(32000) / 20), torch.sin(torch.arange(16000) / 7)
+
+
+def test_a_voice_changes_the_sound(listening):
+    plain, spoken = latents(listening, ASK), latents(listening, replace(ASK, voice=VOICE))
+    assert not torch.allclose(plain.audio, spoken.audio)
+    long = replace(ASK, voice=VOICE.repeat(5))  # longer than the model hears
+    assert latents(listening, long).audio.isfinite().all()
+
+
+def test_a_voice_with_all_the_seconds_is_the_voice_of_the_clip_bit_for_bit(listening):
+    plain = latents(listening, replace(ASK, voice=VOICE))
+    timed = latents(listening, replace(ASK, voices=(Voice(VOICE, (0.0, None)),)))
+    assert torch.equal(plain.audio, timed.audio) and torch.equal(plain.video, timed.video)
+
+
+def test_two_voices_are_neither_alone(listening):
+    both = replace(ASK, voice=VOICE, voices=(Voice(OTHER, (0.2, None)),))
+    alone = [latents(listening, replace(ASK, voice=voice)).audio for voice in (VOICE, OTHER)]
+    together = latents(listening, both).audio
+    assert not any(torch.allclose(together, one) for one in alone)
+    assert torch.equal(together, latents(listening, both).audio)
 
 
 def test_an_image_is_the_first_frame(tiny_bundle):
@@ -125,6 +144,12 @@ BAD = {
     "strange strength": ({"audio_cfg": float("inf")}, "audio_cfg"),
     "negative seed": ({"audio_seed": -1}, "seed must be"),
     "short voice": ({"voice": torch.zeros(100)}, "at least 0.5 s"),
+    "a short second voice": ({"voices": (Voice(torch.zeros(100), (0.0, None)),)}, "at least 0.5 s"),
+    "a voice behind the end": ({"voices": (Voice(OTHER, (0.5, None)),)}, "ends before the voice of 0.5 s"),
+    "two voices at once": (
+        {"voices": (Voice(OTHER, (0.0, 0.2)), Voice(VOICE, (0.1, None)))},
+        "voices of 0-0.2 s and 0.1 s to the end meet",
+    ),
     "flat image": ({"image": torch.zeros(64, 64)}, "must be \\(height, width, 3\\)"),
     "too many words": ({"say": "incomprehensible " * 9, "seconds": None}, "words take about"),
     "no English": ({"say": "привет", "seconds": None}, "nothing"),

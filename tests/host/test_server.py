@@ -17,7 +17,8 @@ GRAPHS = ("text_to_talking_clip", "stock_samplers")
 NEEDS = {"stock_samplers": (0, 32, 0)}  # LTXVDualCFGGuider
 
 
-SEVERAL = {"a_clip_goes_on": [109], "dub_and_drive": [61, 61]}  # workflow: frames of each clip it makes
+# workflow: frames of each clip it makes
+SEVERAL = {"a_clip_goes_on": [109], "dub_and_drive": [61, 61], "two_voices": [61]}
 
 
 def graph(name: str, **changes: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from copy import copy
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..av import Clip
     from ..pipeline import Bundle, Request, Trace
 
+SPAN = re.compile(r"(.+)@(\d+\.?\d*)-(\d+\.?\d*)?")  # FILE@START-END
 INHERITED = {"scene": str, "sound": str, "width": int, "height": int}  # by a clip that is continued
 
 
@@ -67,7 +69,12 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--say", metavar="TEXT", help="the words to be spoken")
     what.add_argument("--scene", metavar="TEXT", help="what is seen")
     what.add_argument("--sound", metavar="TEXT", help="how it sounds")
-    what.add_argument("--voice", metavar="FILE", help="a few seconds of the voice that shall speak")
+    what.add_argument(
+        "--voice",
+        action="append",
+        metavar="FILE[@START-END]",
+        help="a few seconds of the voice that shall speak; with seconds, where several do (repeat it)",
+    )
     what.add_argument("--image", metavar="FILE", help="the first frame, cropped to fill the clip")
     what.add_argument("--last-image", metavar="FILE", help="the picture at which the clip comes to rest")
     what.add_argument("--keep-video", metavar="FILE", help="a video that gets a sound; its picture stays")
@@ -162,10 +169,13 @@ def line_arguments(text: str, base: argparse.Namespace, number: int) -> argparse
     parser.add_argument("--out")
     argv = [
         f"--{str(key).replace('_', '-')}={as_text(key, one)}"
-        for key, one in values.items()
+        for key, value in values.items()
+        for one in (value if key == "voice" and isinstance(value, list) else [value])
         if one is not None
     ]
     args = copy(base)
+    if "voice" in values:
+        args.__dict__.pop("voice", None)  # or the line's would be added to it
     folder = Path(args.__dict__.pop("out")) if "out" in args else None
     args = parser.parse_args(argv, namespace=args)
     if "out" not in args:
@@ -232,7 +242,7 @@ def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
     rate = bundle.config.format.sample_rate
     given = {one.name: getattr(args, one.name) for one in fields(Request) if one.name in args}
     if "voice" in given:
-        given["voice"] = read_audio(args.voice, rate, mono=True)[0][0]
+        given |= voices_from(given["voice"], rate)
     for name in ("image", "last_image"):
         if name in given:
             given[name] = read_image(given[name])
@@ -246,6 +256,24 @@ def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
     if request.continued is not None:
         tell_cut(args.continued, request)
     return request
+
+
+def voices_from(texts: list[str], sample_rate: int) -> dict[str, Any]:
+    """FILE, or FILE@START-END with an end that may be left out -> `voice` and `voices` of a request."""
+    from ..media import read_audio
+    from ..pipeline import Voice
+
+    found, ranged = [], []
+    for text in texts:
+        timed = None if Path(text).is_file() else SPAN.fullmatch(text)
+        waveform = read_audio(timed[1] if timed else text, sample_rate, mono=True)[0][0]
+        if timed is None:
+            found.append(waveform)
+        else:
+            ranged.append(Voice(waveform, (float(timed[2]), float(timed[3]) if timed[3] else None)))
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} voices would speak at once; say when, such as --voice FILE@0-1.5")
+    return {"voice": found[0] if found else None, "voices": tuple(ranged)}
 
 
 def clip_at_rates(path: str, bundle: Bundle) -> Clip:
@@ -307,7 +335,9 @@ def asked_for(request: Request) -> dict[str, Any]:
     """The request without its pictures and sounds, to be written down."""
     plain = {one.name: getattr(request, one.name) for one in fields(request)}
     heavy = ("voice", "image", "last_image", "keep_video", "keep_audio", "continued")
-    return plain | {"audio_seed": request.seeds.audio} | {name: plain[name] is not None for name in heavy}
+    spans = [one.span for one in request.voices]
+    told = {"audio_seed": request.seeds.audio, "voices": spans}
+    return plain | told | {name: plain[name] is not None for name in heavy}
 
 
 def describe(out: Path, clip: Clip, request: Request, bundle: Bundle, trace: Trace) -> dict[str, Any]:

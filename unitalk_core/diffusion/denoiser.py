@@ -14,6 +14,7 @@ from einops import reduce
 from torch import Tensor
 
 from ..av import AV
+from ..models.voices import Voices
 from .guidance import CFG
 from .path import velocity_to_denoised
 from .schedules import timesteps
@@ -23,10 +24,11 @@ Latents = AV[Tensor | None]
 
 @dataclass(frozen=True)
 class Conditioning:
-    """context: text features (b, len, text_dim); reference: voice latents (b, len, reference_dim) or None."""
+    """context: text features (b, len, text_dim); reference: voice latents (b, len, reference_dim), several
+    with their times, or None."""
 
     context: Latents
-    reference: Latents | None = None
+    reference: AV[Tensor | Voices | None] | None = None
 
 
 @dataclass(frozen=True)

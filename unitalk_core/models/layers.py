@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import StreamConfig
-from .attention import QKV, Attention, merge_heads, split_heads
+from .attention import QKV, Attention, Bands, merge_heads, split_heads
 from .rope import rotate
 
 
@@ -59,7 +59,8 @@ class StreamState:
     index: Tensor | None  # (b, n) token -> distinct timestep; None: one timestep a sample, k == b
     turn: Tensor  # (2, n, head_dim / 2) rotary cosines and sines
     text: Tensor  # (b, text_len, d)
-    reference: Tensor | None  # (b, reference_len, d)
+    reference: Tensor | None  # (b, reference_len, d), or several voices one behind the other
+    hearing: Bands | None  # which tokens hear which of them; None: all hear all
     key_mask: Tensor | None  # (b, 1, 1, n)
     dtype: torch.dtype  # of the linear layers; the residual itself is kept in float32
 
@@ -109,14 +110,20 @@ class CrossAttention(nn.Module):
         q = split_heads(self.norm_q(self.q(x)), self.heads)
         out = self._attend(q, self.norm_k(self.k(own.text)), self.v(own.text), attention)
         if own.reference is not None:
-            k = self.norm_k_ref(self.k_ref(own.reference))
-            out = out + self._attend(q, k, self.v_ref(own.reference), attention)
+            k, v = self.norm_k_ref(self.k_ref(own.reference)), self.v_ref(own.reference)
+            out = out + self._hear(q, k, v, own.hearing, attention)
         if other is not None:
             out = out + self._fuse(q, own, other, attention)
         return self.o(merge_heads(out))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         return attention(q, split_heads(k, self.heads), split_heads(v, self.heads), None)
+
+    def _hear(self, q: Tensor, k: Tensor, v: Tensor, hearing: Bands | None, attention: Attention) -> Tensor:
+        if hearing is None:
+            return self._attend(q, k, v, attention)
+        heard = [self._attend(q[:, :, own], k[:, keys], v[:, keys], attention) for own, keys in hearing]
+        return torch.cat(heard, dim=2)
 
     def _fuse(self, q: Tensor, own: StreamState, other: StreamState, attention: Attention) -> Tensor:
         seen = self.pre_attn_norm_fusion(other.tokens.to(own.dtype))

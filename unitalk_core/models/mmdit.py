@@ -22,6 +22,7 @@ from .attention import QKV, Attention, Bands, bands_within, sdpa
 from .coupling import COUPLINGS, Joint, bypassed
 from .layers import CrossAttention, Modulation, StreamState, Timesteps
 from .stream import Block, Stream
+from .voices import Voices
 
 RunBlock = Callable[[int, Callable[[AV], AV], AV], AV]
 Mods = tuple[Modulation, Modulation]
@@ -62,7 +63,7 @@ class JointDiT(nn.Module):
         latent: AV[Tensor | None],
         timestep: AV[Tensor | Timesteps | None],
         context: AV[Tensor | None],
-        reference: AV[Tensor | None] | None = None,
+        reference: AV[Tensor | Voices | None] | None = None,
         *,
         lengths: AV[Tensor | None] | None = None,
         couple: tuple[bool, bool] = (True, True),
@@ -74,7 +75,8 @@ class JointDiT(nn.Module):
         latent: video (b, c, f, h, w), audio (b, c, n).
         timestep: on the 0..1000 scale, (b,) or one a token (b, n).
         context: text features (b, len, text_dim).
-        reference: voice latents, time first (b, len, reference_dim); None is the null voice.
+        reference: voice latents, time first (b, len, reference_dim), or several with their times; None is the
+        null voice.
         lengths: (b,) latent frames and audio latents that are real; the rest is padding.
         couple: (audio_to_video, video_to_audio), what is seen of the other stream; the paper's TV2A switches
         the first off.

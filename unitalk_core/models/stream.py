@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import StreamConfig
-from .attention import QKV, Attention, merge_heads
+from .attention import QKV, Attention, Bands, merge_heads
 from .layers import (
     CrossAttention,
     GatedConv,
@@ -27,6 +28,7 @@ from .layers import (
     layer_norm,
 )
 from .rope import grid_positions, rope_angles, rotation, sinusoid, time_positions
+from .voices import Voices, runs
 
 
 class Block(nn.Module):
@@ -107,12 +109,14 @@ class Stream(nn.Module):
         latent: Tensor,
         timestep: Tensor | Timesteps,
         context: Tensor,
-        reference: Tensor | None = None,
+        reference: Tensor | Voices | None = None,
         length: Tensor | None = None,
     ) -> StreamState:
         """latent: (b, c, f, h, w) or (b, c, n); timestep: (b,) or (b, tokens); context: (b, len, text_dim);
-        reference: (b, len, reference_dim) or None; length: (b,) valid latent frames or audio latents."""
+        reference: (b, len, reference_dim), several, or None; length: (b,) valid latent frames or audio
+        latents."""
         tokens = self._tokens(latent, length)
+        voices, hearing = self._reference(reference, tokens, latent)
         steps = Timesteps.of(timestep, *tokens.shape[:2])
         time = self.time_embedding(sinusoid(steps.values, self.config.freq_dim).to(tokens.dtype))
         return StreamState(
@@ -122,7 +126,8 @@ class Stream(nn.Module):
             index=steps.index,
             turn=self._turn(latent),
             text=self.text_embedding(_padded(context, self.config.text_len, "text")),
-            reference=self._reference(reference, tokens),
+            reference=voices,
+            hearing=hearing,
             key_mask=_key_mask(length, tokens.shape[1], latent.shape[2]),
             dtype=tokens.dtype,
         )
@@ -169,10 +174,26 @@ class Stream(nn.Module):
             positions = grid_positions(*grid, device=latent.device)
         return rotation(rope_angles(positions, self.config.width // self.config.heads))
 
-    def _reference(self, reference: Tensor | None, tokens: Tensor) -> Tensor | None:
-        """No reference is the null voice: zero latents. One stands for all, since equal keys average out."""
+    def _reference(
+        self, reference: Tensor | Voices | None, tokens: Tensor, latent: Tensor
+    ) -> tuple[Tensor | None, Bands | None]:
+        """(embedded voices one behind the other, which tokens hear which of them)."""
         if self.config.reference == "none":
-            return None
+            return None, None
+        if not isinstance(reference, Voices):
+            return self._voice(reference, tokens), None
+        heard = reference.heard(self.times(latent))
+        voices = {
+            i: self._voice(None if i is None else reference.latents[i], tokens) for i in dict.fromkeys(heard)
+        }
+        if len(voices) == 1:
+            return next(iter(voices.values())), None
+        ends = torch.tensor([0, *(one.shape[1] for one in voices.values())]).cumsum(0).tolist()
+        keys = {i: slice(*part) for i, part in zip(voices, pairwise(ends), strict=True)}
+        return torch.cat(list(voices.values()), dim=1), runs(heard, tokens.shape[1] // len(heard), keys)
+
+    def _voice(self, reference: Tensor | None, tokens: Tensor) -> Tensor:
+        """No reference is the null voice: zero latents. One stands for all, since equal keys average out."""
         if reference is None:
             null = tokens.new_zeros(len(tokens), 1, self.config.reference_dim)
             return self.reference_embedding(null)

@@ -22,9 +22,9 @@ def sound(samples: int, seed: int = 6, channels: int = 1) -> dict[str, Any]:
     return {"waveform": waveform, "sample_rate": 16000}
 
 
-def of_the_core(**asked: Any) -> Any:
+def of_the_core(parts: Any = None, **asked: Any) -> Any:
     """The latents that the core's own pipeline makes of the text of the rig."""
-    pipeline, parts = core("unitalk_core.pipeline"), core("nodes.loading").load_miniature()
+    pipeline, parts = core("unitalk_core.pipeline"), parts or core("nodes.loading").load_miniature()
     words = {"scene": "a woman", "say": "hello melody", "sound": "a calm voice", "sampler": "euler"}
     trace = pipeline.Trace()
     given = words | ALONE | {"seed": 1, "audio_seed": 2} | asked
