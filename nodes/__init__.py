@@ -22,7 +22,19 @@ def extension() -> Any:
     from comfyui_version import __version__ as version
 
     check_host(version)
-    from . import conditioning, dataset, decoding, host, latents, loading, sampling, tasks, training, voices
+    from . import (
+        conditioning,
+        dataset,
+        decoding,
+        host,
+        latent_files,
+        latents,
+        loading,
+        sampling,
+        tasks,
+        training,
+        voices,
+    )
 
     nodes = [
         loading.UniTalkLoadEmbedded,
@@ -37,6 +49,13 @@ def extension() -> Any:
         tasks.UniTalkKeepAudio,
         tasks.UniTalkContinue,
         tasks.UniTalkJoinClips,
+        latents.UniTalkSplitLatent,
+        latents.UniTalkJoinLatent,
+        latents.UniTalkRepeatLatent,
+        latents.UniTalkLatentFromBatch,
+        latents.UniTalkResizeLatent,
+        latent_files.UniTalkSaveLatent,
+        latent_files.UniTalkLoadLatent,
         sampling.UniTalkJointSampler,
         decoding.UniTalkWanVAEDecode,
         decoding.UniTalkBigVGANVocode,

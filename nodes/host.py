@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +25,7 @@ import folder_paths
 import latent_preview
 import node_helpers
 import torch
+from comfy.cli_args import args
 from comfy_api.latest import ComfyExtension, InputImpl, Types, io
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import get_executing_context
@@ -63,6 +64,35 @@ def input_path(text: str) -> Path:
 
 def output_folder() -> Path:
     return Path(folder_paths.get_output_directory())
+
+
+def next_output(prefix: str, suffix: str) -> tuple[Path, dict[str, str]]:
+    """A new numbered file in the output folder: its path, and how the host shows it to the browser."""
+    folder, name, number, subfolder, _ = folder_paths.get_save_image_path(prefix, str(output_folder()))
+    path = Path(folder, f"{name}_{number:05}_{suffix}")
+    return path, {"filename": path.name, "subfolder": subfolder, "type": "output"}
+
+
+def output_files(suffix: str) -> list[str]:
+    """Files of that ending in the input and output folders, and in `latents` there, with the host's marks."""
+    folders = {"": Path(folder_paths.get_input_directory()), " [output]": output_folder()}
+    return [
+        path.relative_to(folder).as_posix() + mark
+        for mark, folder in folders.items()
+        for path in sorted([*folder.glob(f"*{suffix}"), *folder.glob(f"latents/**/*{suffix}")])
+    ]
+
+
+def marked_path(name: str) -> Path:
+    """The path of a file that `output_files` named."""
+    return Path(folder_paths.get_annotated_filepath(name))
+
+
+def graph_of(hidden: Any) -> dict[str, Any]:
+    """The graph that makes a file, to be written into it, unless the user started the host without that."""
+    if args.disable_metadata or hidden is None or hidden.prompt is None:
+        return {}
+    return {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
 
 
 def temporary_folder() -> Path:
@@ -128,14 +158,26 @@ def everything(stream: Tensor) -> Tensor:
     return torch.ones(1, 1, *stream.shape[2:], device=stream.device)
 
 
+def as_samples(streams: Sequence[Tensor]) -> Any:
+    """Streams as the host nests them, a single one as it is; on the device that goes from node to node."""
+    moved = [one.to(comfy.model_management.intermediate_device()) for one in streams]
+    return comfy.nested_tensor.NestedTensor(moved) if len(moved) > 1 else moved[0]
+
+
 def with_streams(latent: dict[str, Any], streams: list[Tensor], masks: list[Tensor | None]) -> dict[str, Any]:
     """LATENT with other streams and masks; what else it carries stays."""
-    made = {name: value for name, value in latent.items() if name != "noise_mask"}
-    made["samples"] = comfy.nested_tensor.NestedTensor(streams) if len(streams) > 1 else streams[0]
+    made = {name: value for name, value in latent.items() if name != "noise_mask"} | {
+        "samples": as_samples(streams)
+    }
     if any(mask is not None for mask in masks):
-        whole = [everything(one) if mask is None else mask for one, mask in zip(streams, masks, strict=True)]
-        made["noise_mask"] = comfy.nested_tensor.NestedTensor(whole) if len(whole) > 1 else whole[0]
+        pairs = zip(streams, masks, strict=True)
+        made["noise_mask"] = as_samples([everything(one) if mask is None else mask for one, mask in pairs])
     return made
+
+
+def resized(stream: Tensor, width: int, height: int, method: str) -> Tensor:
+    """(b, c, f, h, w) -> (b, c, f, height, width), by a method of the host's upscalers."""
+    return comfy.utils.common_upscale(stream, width, height, method, "disabled")
 
 
 def place_of(streams: list[Tensor], name: str) -> int:

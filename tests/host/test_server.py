@@ -12,6 +12,7 @@ import pytest
 from tests.rules.node_table import ROOT
 from unitalk_core.av import Clip
 from unitalk_core.media import read_video
+from unitalk_core.weights.files import read_metadata
 
 GRAPHS = ("text_to_talking_clip", "stock_samplers")
 NEEDS = {"stock_samplers": (0, 32, 0)}  # LTXVDualCFGGuider
@@ -68,6 +69,16 @@ def test_a_workflow_of_tasks_makes_its_clips(server, name):
     clips = [read(path) for path in server.files(history)]
     assert sorted(len(clip.frames) for clip in clips) == sorted(SEVERAL[name])
     assert all(abs(clip.waveform.shape[-1] / clip.sample_rate - clip.seconds) <= 0.04 for clip in clips)
+
+
+def test_a_take_is_saved_as_a_latent_and_gets_a_second_pass(server):
+    first = server.wait_for(server.queue(graph("takes", steps=2)))
+    assert len(read(only_mp4(server, first)).frames) == 61
+    (saved,) = (server.base / "output" / "latents").iterdir()
+    assert saved.name == "UniTalk_00001_.latent.safetensors"
+    assert json.loads(read_metadata(saved)["prompt"]).keys() == graph("takes").keys()
+    second = read(only_mp4(server, server.wait_for(server.queue(graph("second_stage", steps=2)))))
+    assert tuple(second.frames.shape) == (61, 384, 384, 3)
 
 
 def test_the_same_seeds_give_the_same_clip_and_other_seeds_another(server):

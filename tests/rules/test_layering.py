@@ -15,7 +15,7 @@ LAYERS = [
     ["config"],
     ["models"],
     ["diffusion", "weights", "media"],
-    ["kept", "seam"],
+    ["kept", "latent_file", "seam"],
     ["pipeline", "data"],
     ["training", "evaluation"],
     ["__main__", "cli"],
