@@ -203,6 +203,17 @@ def frames_in(vae: Any, latent: Tensor) -> int:
     return vae.upscale_ratio[0](latent.shape[2])
 
 
+def audio_codec_for(vae: Any, sound: Tensor) -> AudioCodec:
+    """The core's audio codec behind a VAE; ValueError if it does not make latents like `sound`."""
+    codec = audio_codec_of(vae)
+    if sound.ndim != 3 or sound.shape[1] != codec.channels:
+        raise ValueError(
+            f"this audio VAE makes latents of {codec.channels} channels, the sound is {tuple(sound.shape)}; "
+            "connect the one that the model was trained with to this node"
+        )
+    return codec
+
+
 def encode_sound(vae: Any, waveform: Tensor, latents: int) -> Tensor:
     """(samples,) at the VAE's rate -> (1, c, latents), cut, or with silence behind it."""
     samples = latents * audio_codec_of(vae).stride
@@ -230,6 +241,7 @@ def sound_form(audio_vae: Any, fps: float) -> ClipFormat:
 def form_of(vae: Any, audio_vae: Any, streams: AV[Tensor], fps: float) -> ClipFormat:
     """The clip format of latents that these VAEs make; ValueError if the streams are of other lengths."""
     frames = frames_in(vae, streams.video)
+    audio_codec_for(audio_vae, streams.audio)
     form = replace(
         sound_form(audio_vae, fps),
         video_channels=streams.video.shape[1],

@@ -148,7 +148,7 @@ class UniTalkKeepAudio(io.ComfyNode):
         sound = streams[host.place_of(streams, "audio")]
         if audio is None:
             return io.NodeOutput(with_kept(latent, "audio", not_empty(sound, "sound", "audio and audio_vae")))
-        codec, count = codecs.audio_codec_of(audio_vae), sound.shape[2]
+        codec, count = codecs.audio_codec_for(audio_vae, sound), sound.shape[2]
         heard = codecs.sound_at_rate(audio_vae, audio, purpose="keep").mean(0)
         slack = int(codec.stride * (1 + count / (2 * streams[0].shape[2])))  # EmptyLatent's nearest length
         fitted = fit_sound(heard, count * codec.stride, codec.sample_rate, slack, on_mismatch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from unitalk_core.__main__ import main
 from unitalk_core.latent_file import MARK, StoredLatent, read_latent, save_latent
 from unitalk_core.weights.files import read_metadata, read_tensors, save_tensors
 
@@ -32,6 +33,13 @@ def test_what_is_read_is_what_was_saved_bit_for_bit(tmp_path, latent):
                for name, value in latent.more.items() if not isinstance(value, str))  # fmt: skip
     assert read_metadata(tmp_path / "a.latent.safetensors")["prompt"] == '{"1": {}}'
     assert [one.name for one in tmp_path.iterdir()] == ["a.latent.safetensors"]
+
+
+def test_info_knows_the_file(tmp_path, capsys):
+    save_latent(tmp_path / "a.latent.safetensors", OURS)
+    assert main(["info", str(tmp_path / "a.latent.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert "latent of a clip" in said and '"batch_index":[3]' in said
 
 
 def test_a_latent_that_cannot_be_saved_leaves_no_file(tmp_path):

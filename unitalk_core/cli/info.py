@@ -31,16 +31,18 @@ def run(args: argparse.Namespace) -> int:
 
 def about_weights(path: Path) -> dict[str, Any]:
     """What a weights file holds, how large and how precise, and its metadata."""
+    from ..latent_file import MARK
     from ..weights.files import read_metadata
     from ..weights.loading import describe
 
-    known = describe(path)
+    known, metadata = describe(path), read_metadata(path)
+    holds = ["latent of a clip"] if MARK in metadata else known["holds"]
     return {
-        "kind": ", ".join(known["holds"]) or "unknown: no weights that this project uses",
+        "kind": ", ".join(holds) or "unknown: no weights that this project uses",
         "tensors": known["tensors"],
         "parameters": f"{known['parameters']:,}",
         "precision": ", ".join(f"{name} x {count}" for name, count in precisions(path).most_common()),
-    } | {name: shortened(value) for name, value in read_metadata(path).items()}
+    } | {name: shortened(value) for name, value in metadata.items()}
 
 
 def precisions(path: Path) -> Counter[str]:

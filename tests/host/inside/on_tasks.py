@@ -219,6 +219,16 @@ def task_sentences() -> dict[str, str]:
         "a sound too short": lambda: run("UniTalkKeepAudio", latent, audio_vae, sound(5000)),
         "a sound too long": lambda: run("UniTalkKeepAudio", latent, audio_vae, sound(20000)),
         "the video VAE for sound": lambda: run("UniTalkKeepAudio", latent, vae, sound(10752)),
+        "sound of another VAE": lambda: run(
+            "UniTalkKeepAudio",
+            {
+                "samples": comfy.nested_tensor.NestedTensor(
+                    [torch.zeros(1, 48, 5, 4, 4), torch.zeros(1, 40, 21)]
+                )
+            },
+            audio_vae,
+            sound(10752),
+        ),
         "no sound": lambda: run("UniTalkKeepAudio", silent, audio_vae, sound(10752)),
         "a clip twice": lambda: run("UniTalkContinue", latent, *going, pictures(21), None, latent),
         "no clip": lambda: run("UniTalkContinue", latent, *going),
