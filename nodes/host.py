@@ -18,7 +18,6 @@ import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
 import comfy.nested_tensor
-import comfy.samplers
 import comfy.sd
 import comfy.utils
 import folder_paths
@@ -35,7 +34,6 @@ from torch import Tensor, nn
 
 from ..unitalk_core.av import AV, Clip
 from ..unitalk_core.config import ModelConfig
-from ..unitalk_core.diffusion.guidance import CFG
 
 __all__ = ["ComfyExtension", "io"]  # the host's API, imported by the nodes from here
 
@@ -137,6 +135,17 @@ def streams_of(latent: dict[str, Any]) -> list[Tensor]:
     """The streams of any LATENT, of other models too: picture first, sound last."""
     samples = latent["samples"]
     return list(samples.unbind()) if getattr(samples, "is_nested", False) else [samples]
+
+
+def av_of(latent: dict[str, Any]) -> AV[Tensor | None]:
+    """The streams of any model's LATENT by name: two are picture, then sound; one says what it is."""
+    streams = streams_of(latent)
+    if len(streams) > 2:
+        raise ValueError(f"this latent has {len(streams)} streams; give one with a picture and a sound")
+    if len(streams) == 2:
+        return AV(*streams)
+    sound = streams[0].ndim == 3 or latent.get("type") == "audio"
+    return AV(None, *streams) if sound else AV(*streams, None)
 
 
 def masks_of(latent: dict[str, Any]) -> list[Tensor | None]:
@@ -312,6 +321,14 @@ def say(text: str) -> None:
         server.send_progress_text(text, context.node_id)
 
 
+def model_shift(model: Any) -> float:
+    """The flow shift of a MODEL, after any ModelSampling node; ValueError for a model without one."""
+    shift = getattr(model.get_model_object("model_sampling"), "shift", None)
+    if shift is None:
+        raise ValueError("this model has no flow shift; give a shift above 0")
+    return float(shift)
+
+
 def sampling_options(model: Any, steps: int) -> dict[str, Any]:
     """Progress, preview and console bar, as the stock samplers have them."""
     return {
@@ -388,60 +405,3 @@ def text_clip(stage: nn.Module, tokenizer: Any) -> comfy.sd.CLIP:
     )
     clip.patcher.is_clip = True
     return clip
-
-
-# --- sampling --------------------------------------------------------------------------------------------
-
-
-class AVGuider(comfy.samplers.CFGGuider):
-    """A GUIDER for AV latents whose strength is a core value: CFG, one scale a stream."""
-
-    def __init__(self, model: Any, positive: Any, negative: Any, guidance: CFG) -> None:
-        super().__init__(model)
-        self.set_conds(positive, negative)
-        self.set_cfg(max(guidance.scale.present()))
-        self.guidance, self.shapes = guidance, []
-
-    def sample(self, noise: Any, latent_image: Any, *args: Any, **kwargs: Any) -> Any:
-        self.shapes = [one.shape for one in unnested(latent_image).present()]
-        return super().sample(noise, latent_image, *args, **kwargs)
-
-    def predict_noise(
-        self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None
-    ) -> Tensor:
-        options = dict(model_options or {})
-        if self.guidance.needs_uncond:
-            options |= {"sampler_cfg_function": self._combine, "disable_cfg1_optimization": True}
-        return super().predict_noise(x, timestep, options, seed)
-
-    def _combine(self, args: dict[str, Any]) -> Tensor:
-        """Estimates come as flat packs of differences to the input; guidance is linear, so it is the same."""
-        estimates = [
-            by_rank(comfy.utils.unpack_latents(args[name], self.shapes)) for name in ("cond", "uncond")
-        ]
-        combined = self.guidance.combine(*estimates).present()
-        return combined[0] if len(combined) == 1 else comfy.utils.pack_latents(combined)[0]
-
-
-def core_sampler(sample: Callable[..., AV], fresh: bool) -> comfy.samplers.KSAMPLER:
-    """A sampler of the core as SAMPLER. It sees the flat pack as one stream: all numbers are treated alike.
-
-    fresh: begin with the noise itself, as the core does, whatever is in the latent.
-    """
-
-    def run(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, callback: Any, **_: Any) -> Tensor:
-        def denoise(now: AV, sigma: Tensor) -> AV:
-            return AV(model(now.video, sigma.expand(len(x)), **extra_args), None)
-
-        def on_step(i: int, denoised: AV) -> None:
-            if callback is not None:
-                callback({"i": i, "x": x, "denoised": denoised.video, "sigma": sigmas[i]})
-
-        return sample(denoise, AV(model.noise if fresh else x, None), sigmas, on_step).video
-
-    return comfy.samplers.KSAMPLER(run)
-
-
-def model_shift(model: Any) -> float:
-    """The flow shift of a MODEL, after any ModelSampling node."""
-    return float(model.get_model_object("model_sampling").shift)

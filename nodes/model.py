@@ -8,7 +8,6 @@ them; the network gets them back as a list.
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 from functools import partial
@@ -30,7 +29,6 @@ from torch import Tensor
 from ..unitalk_core.av import AV
 from ..unitalk_core.config import ModelConfig
 from ..unitalk_core.diffusion.denoiser import effective_coupling, token_timesteps
-from ..unitalk_core.diffusion.schedules import timesteps
 from ..unitalk_core.models.mmdit import Hooks, JointDiT
 from ..unitalk_core.models.voices import Span, Voices, check_spans
 from . import host
@@ -310,12 +308,3 @@ def put_back(
     if denoise_mask is None:
         return made
     return torch.where(denoise_mask.to(made) <= 0, latent_image.to(made), made)
-
-
-def with_whole_timesteps(model: Any) -> Any:
-    """A MODEL that is told timesteps cut off after the point, as the reference UniPC and DPM++ do."""
-    sampling = copy.copy(model.get_model_object("model_sampling"))
-    sampling.timestep = lambda sigma: timesteps(sigma, whole=True).float()
-    clone = model.clone()
-    clone.add_object_patch("model_sampling", sampling)
-    return clone

@@ -1,4 +1,4 @@
-"""Nodes that sample: picture and sound from noise, together."""
+"""Nodes that sample: picture and sound from noise, together, in one box or in parts for the stock one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..unitalk_core.av import AV, draw_noise
+from ..unitalk_core.av import AV, draw_noise, draw_takes
 from ..unitalk_core.diffusion.guidance import CFG
-from ..unitalk_core.diffusion.samplers import SAMPLERS
-from ..unitalk_core.diffusion.schedules import SCHEDULES
-from ..unitalk_core.pipeline import WHOLE_TIMESTEPS, check_finite
-from . import host
+from ..unitalk_core.diffusion.schedules import last_part
+from ..unitalk_core.pipeline import check_finite
+from . import host, stepping
 from .host import io
-from .model import with_whole_timesteps
 
 SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}
 STRENGTH = {"default": 2.0, "min": 0.0, "max": 30.0, "step": 0.1}
@@ -53,7 +51,7 @@ class UniTalkJointSampler(io.ComfyNode):
                 io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Calls of the model; 20 to 50."),
                 io.Combo.Input(
                     "sampler",
-                    options=["unipc", "dpmpp_2m", "euler", "heun"],
+                    options=["unipc", "dpmpp_2m", "euler", "heun", "dpmpp_3m"],
                     default="unipc",
                     tooltip="Solver and schedule. unipc is UniTalking's and Ovi's; heun costs twice.",
                 ),
@@ -97,27 +95,26 @@ class UniTalkJointSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         host.config_of(model)
         guidance = CFG(AV(video_cfg, audio_cfg))
-        told = with_whole_timesteps(model) if sampler in WHOLE_TIMESTEPS else model
-        guider = host.AVGuider(told, positive, negative, guidance)
+        guider = stepping.AVGuider(model, positive, negative, guidance)
         sigmas = last_part(sampler, steps, host.model_shift(model), denoise)
         seed = AV(video_seed, audio_seed)
         return io.NodeOutput(sample(guider, sampler, sigmas, latent, seed, fresh=denoise == 1))
 
 
-def last_part(sampler: str, steps: int, shift: float, denoise: float) -> Tensor:
-    """Sigmas of `steps` steps, the last part of a longer schedule where `denoise` is below 1."""
-    return SCHEDULES[sampler](max(steps, int(steps / denoise)), shift)[-steps - 1 :]
-
-
 def sample(
-    guider: host.AVGuider, sampler: str, sigmas: Tensor, latent: dict[str, Any], seed: AV[int], fresh: bool
+    guider: stepping.AVGuider,
+    sampler: str,
+    sigmas: Tensor,
+    latent: dict[str, Any],
+    seed: AV[int],
+    fresh: bool,
 ) -> dict[str, Any]:
     """LATENT with both streams sampled. fresh: begin with the noise alone, whatever the latent holds."""
     noise = draw_noise(host.unnested(latent["samples"]).map(lambda one: tuple(one.shape)), seed)
     samples = guider.sample(
         host.nested(noise),
         latent["samples"],
-        host.core_sampler(SAMPLERS[sampler], fresh),
+        stepping.core_sampler(sampler, fresh),
         sigmas,
         denoise_mask=latent.get("noise_mask"),
         seed=seed.video,
@@ -125,3 +122,115 @@ def sample(
     )
     made = check_finite(host.travelling(host.unnested(samples)), "at the end of sampling")
     return latent | {"samples": host.nested(made)}
+
+
+class UniTalkNoise(io.ComfyNode):
+    """Noise with a seed for each stream."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkNoise",
+            display_name="UniTalk Noise",
+            category="UniTalk/sampling",
+            description="Noise with one seed for the picture and one for the sound, for any model's latents.",
+            inputs=[
+                io.Int.Input(
+                    "video_seed", **SEED, tooltip="Another picture; the noise of the sound stays as it is."
+                ),
+                io.Int.Input(
+                    "audio_seed",
+                    **SEED,
+                    tooltip="Another take of the sound. It does not change with the size of the picture.",
+                ),
+            ],
+            outputs=[io.Noise.Output(display_name="noise", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, video_seed: int, audio_seed: int) -> io.NodeOutput:
+        return io.NodeOutput(TakeNoise(AV(video_seed, audio_seed)))
+
+
+class TakeNoise:
+    """NOISE: take i of a batch is what a single clip gets from both seeds raised by i."""
+
+    def __init__(self, seeds: AV[int]) -> None:
+        self.seeds = seeds
+        self.seed = seeds.video  # of what ancestral samplers add
+
+    def generate_noise(self, latent: dict[str, Any]) -> Any:
+        shapes = host.av_of(latent).map(lambda one: tuple(one.shape))
+        takes = latent.get("batch_index") or range(shapes.present()[0][0])
+        return host.nested(draw_takes(shapes, self.seeds, takes))
+
+
+class UniTalkFlowSampler(io.ComfyNode):
+    """The reference solvers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkFlowSampler",
+            display_name="UniTalk Flow Sampler",
+            category="UniTalk/sampling",
+            description="The solvers of Wan and Ovi for flow models, as they were published.",
+            inputs=[
+                io.Combo.Input(
+                    "sampler",
+                    options=["unipc", "dpmpp_2m", "euler", "heun", "dpmpp_3m"],
+                    default="unipc",
+                    tooltip="unipc is UniTalking's and Ovi's; heun calls the model twice a step.",
+                ),
+            ],
+            outputs=[io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, sampler: str) -> io.NodeOutput:
+        return io.NodeOutput(stepping.core_sampler(sampler))
+
+
+class UniTalkSchedule(io.ComfyNode):
+    """The reference schedules."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkSchedule",
+            display_name="UniTalk Schedule",
+            category="UniTalk/sampling",
+            description="The noise levels that belong to each reference solver.",
+            inputs=[
+                io.Model.Input("model", tooltip="Its shift is taken where none is given."),
+                io.Combo.Input(
+                    "schedule",
+                    options=["unipc", "dpmpp_2m", "euler", "heun", "dpmpp_3m"],
+                    default="unipc",
+                    tooltip="The same name as in UniTalk Flow Sampler.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Calls of the model; 20 to 50."),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Below 1 the latent is changed, not replaced: the last part of a schedule.",
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="More steps at high noise. 0 = the model's own.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, schedule: str, steps: int, denoise: float, shift: float) -> io.NodeOutput:
+        return io.NodeOutput(last_part(schedule, steps, shift or host.model_shift(model), denoise))

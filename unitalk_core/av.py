@@ -5,7 +5,7 @@ Every count of frames, latents and samples in the project comes from `ClipFormat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+SEEDS = 2**64  # a seed above them begins at 0 again
 
 
 @dataclass(frozen=True)
@@ -143,3 +144,10 @@ def draw_noise(shape: AV[tuple[int, ...]], seed: AV[int]) -> AV[Tensor]:
         return torch.randn(size, generator=torch.Generator("cpu").manual_seed(one))
 
     return shape.map(draw, seed)
+
+
+def draw_takes(shape: AV[tuple[int, ...]], seed: AV[int], takes: Sequence[int]) -> AV[Tensor]:
+    """Noise of a batch: take i of it is `draw_noise` of one clip, with both seeds raised by takes[i]."""
+    one = shape.map(lambda size: (1, *size[1:]))
+    drawn = [draw_noise(one, seed.map(lambda first: (first + take) % SEEDS)) for take in takes]  # noqa: B023
+    return drawn[0].map(lambda *streams: torch.cat(streams), *drawn[1:])

@@ -23,7 +23,7 @@ from .av import AV, Clip, ClipFormat, draw_noise
 from .config import ModelConfig
 from .diffusion.denoiser import Conditioning, Denoiser
 from .diffusion.guidance import CFG
-from .diffusion.samplers import SAMPLERS
+from .diffusion.samplers import SAMPLERS, WHOLE_TIMESTEPS
 from .diffusion.schedules import SCHEDULES
 from .kept import keep, still_frames
 from .media import fill_frames
@@ -40,7 +40,6 @@ Latents = AV[Tensor | None]
 Part = tuple[Tensor, int]  # latents that are given, and where they begin in time
 OnStep = Callable[[int, Latents], None]
 
-WHOLE_TIMESTEPS = {"unipc", "dpmpp_2m"}  # the references of these two hand the network integers
 MAX_SIDE = 2048  # pixels
 MAX_STEPS = 1000  # of the training grid
 MIN_VOICE = 0.5  # seconds

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from unitalk_core.av import AV, Clip, draw_noise
+from unitalk_core.av import AV, Clip, draw_noise, draw_takes
 from unitalk_core.config import OVI_FORMAT, TINY_FORMAT, WAN_FORMAT
 
 FORMATS = pytest.mark.parametrize("clip", [WAN_FORMAT, OVI_FORMAT, TINY_FORMAT])
@@ -88,3 +88,13 @@ def test_a_clip_lasts_as_long_as_its_picture_or_else_its_sound():
     assert Clip(frames, waveform, Fraction(25), 16000).seconds == 2.0
     assert Clip(None, waveform, Fraction(25), 16000).seconds == 0.5
     assert Clip(None, None, Fraction(25), 16000).seconds == 0.0
+
+
+def test_each_take_of_a_batch_is_the_noise_of_one_clip_with_its_own_seeds() -> None:
+    shape, single = AV((3, 4, 2, 3, 3), (3, 5, 7)), AV((1, 4, 2, 3, 3), (1, 5, 7))
+    noise = draw_takes(shape, AV(10, 2**64 - 1), [0, 1, 4])
+    for row, seeds in enumerate([AV(10, 2**64 - 1), AV(11, 0), AV(14, 3)]):
+        alone = draw_noise(single, seeds)
+        assert torch.equal(noise.video[row : row + 1], alone.video)
+        assert torch.equal(noise.audio[row : row + 1], alone.audio)
+    assert draw_takes(AV(None, (2, 5, 7)), AV(0, 0), range(2)).video is None

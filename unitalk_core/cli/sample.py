@@ -92,7 +92,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--seed", type=int, help="chance; the same seed makes the same clip (0)")
     how.add_argument("--audio-seed", type=int, help="another seed for the sound alone")
     how.add_argument("--steps", type=int, help="steps of the sampler (20)")
-    how.add_argument("--sampler", help="unipc, dpmpp_2m, euler or heun (unipc)")
+    how.add_argument("--sampler", help="unipc, dpmpp_2m, dpmpp_3m, euler or heun (unipc)")
     how.add_argument("--video-cfg", type=float, help="how strictly the picture follows the words (2)")
     how.add_argument("--audio-cfg", type=float, help="how strictly the sound does (2)")
 

@@ -53,7 +53,20 @@ SCHEDULES: dict[str, Schedule] = {  # by the name of the sampler each one belong
     "dpmpp_2m": sigmas_dpmpp,
     "euler": sigmas_euler,
     "heun": sigmas_euler,
+    "dpmpp_3m": sigmas_dpmpp,
 }
+
+
+def last_part(schedule: str, steps: int, shift: float, denoise: float = 1.0) -> Tensor:
+    """Sigmas of `steps` steps, the last part of a longer schedule where `denoise` is below 1."""
+    if not 0 < denoise <= 1:
+        raise ValueError(f"denoise must be above 0 and at most 1, got {denoise:g}")
+    return SCHEDULES[schedule](max(steps, int(steps / denoise)), shift)[-steps - 1 :]
+
+
+def sigma_at(fraction: float, shift: float) -> float:
+    """The noise level after a fraction of the way from noise to data: 1 at 0, 0 at 1."""
+    return float(shift_sigmas(np.float64(1 - fraction), shift))
 
 
 def _check(steps: int, shift: float) -> None:

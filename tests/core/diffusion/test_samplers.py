@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from unitalk_core.av import AV
-from unitalk_core.diffusion.samplers import SAMPLERS, sample_dpmpp_2m, sample_euler, sample_heun, sample_unipc
+from unitalk_core.diffusion.samplers import (
+    SAMPLERS,
+    sample_dpmpp_2m,
+    sample_dpmpp_3m,
+    sample_euler,
+    sample_heun,
+    sample_unipc,
+)
 from unitalk_core.diffusion.schedules import SCHEDULES, sigmas_dpmpp, sigmas_unipc
 
 
@@ -55,6 +63,32 @@ def test_more_steps_come_nearer_to_the_true_flow(name: str) -> None:
     assert errors[1] < 0.2 * errors[0] and errors[1] < 0.1
 
 
+def order_of(sample, steps: int = 40) -> float:
+    """How fast the error falls with the steps: log2 of its ratio at twice as many.
+
+    Even steps in lambda within the flow, after two that are shorter by a square: an error of the first order
+    at the start would hide all higher ones.
+    """
+    errors = []
+    for count in (steps, 2 * steps):
+        span = 4.4 / count
+        lam = torch.cat([torch.arange(2) * span**2, 2 * span**2 + torch.arange(count + 1) * span]) - 2.2
+        sigmas = torch.sigmoid(-lam.double())
+        here = exact(sample(gaussian, noise(), sigmas), sigmas[-1].item())
+        errors.append(error(here, exact(noise(), sigmas[0].item())))
+    return math.log2(errors[0] / errors[1])
+
+
+def test_the_error_falls_with_the_order_of_the_solver() -> None:
+    solvers = {
+        1: partial(sample_dpmpp_2m, order=1),
+        2: partial(sample_dpmpp_2m, lower_order_final=False),
+        3: partial(sample_dpmpp_3m, lower_order_final=False),
+    }
+    found = {order: order_of(solver) for order, solver in solvers.items()}
+    assert all(abs(slope - order) < 0.3 for order, slope in found.items()), found
+
+
 def test_higher_orders_need_fewer_steps() -> None:
     sigmas = sigmas_unipc(24, 3)
     want = exact(noise(), sigmas[0].item())
@@ -67,6 +101,7 @@ def test_higher_orders_need_fewer_steps() -> None:
         (sample_dpmpp_2m, {}),
         (sample_dpmpp_2m, {"solver_type": "heun"}),
         (sample_dpmpp_2m, {"order": 3}),
+        (sample_dpmpp_3m, {}),
     ]:
         assert error(sampler(gaussian, noise(), sigmas, **options), want) < 0.3 * euler, (sampler, options)
     first = error(sample_unipc(gaussian, noise(), sigmas, order=1, disable_corrector=range(24)), want)

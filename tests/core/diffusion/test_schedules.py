@@ -10,7 +10,9 @@ from unitalk_core.diffusion.samplers import SAMPLERS
 from unitalk_core.diffusion.schedules import (
     SCHEDULES,
     UNIPC_TOP,
+    last_part,
     shift_sigmas,
+    sigma_at,
     sigmas_dpmpp,
     sigmas_euler,
     sigmas_unipc,
@@ -62,3 +64,20 @@ def test_shift_keeps_the_ends_and_lifts_the_middle() -> None:
 def test_impossible_schedules_are_refused(steps: int, shift: float, says: str) -> None:
     with pytest.raises(ValueError, match=f"{says} must be"):
         sigmas_unipc(steps, shift)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_a_part_of_a_schedule_is_the_end_of_a_longer_one(name: str) -> None:
+    assert torch.equal(last_part(name, 6, 3.0, 1.0), SCHEDULES[name](6, 3.0))
+    assert torch.equal(last_part(name, 6, 3.0, 0.5), SCHEDULES[name](12, 3.0)[-7:])
+
+
+@pytest.mark.parametrize("denoise", [0.0, -1.0, 1.5, float("nan")])
+def test_a_part_of_nothing_or_of_more_than_all_is_refused(denoise: float) -> None:
+    with pytest.raises(ValueError, match="denoise must be above 0 and at most 1"):
+        last_part("euler", 4, 3.0, denoise)
+
+
+def test_a_fraction_of_the_way_is_shifted_as_the_steps_are() -> None:
+    assert (sigma_at(0.0, 3.0), sigma_at(1.0, 3.0)) == (1.0, 0.0)
+    assert sigma_at(0.25, 3.0) == pytest.approx(sigmas_dpmpp(4, 3.0)[1].item())

@@ -20,6 +20,7 @@ import on_latents  # noqa: E402, F401
 import on_model  # noqa: E402, F401
 import on_nodes  # noqa: E402, F401
 import on_sampling  # noqa: E402, F401
+import on_solving  # noqa: E402, F401
 import on_tasks  # noqa: E402, F401
 import on_voices  # noqa: E402, F401
 import rig  # noqa: E402
