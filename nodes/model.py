@@ -69,6 +69,8 @@ class Network(JointDiT):
         options = transformer_options or {}
         kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
         wrappers = comfy.patcher_extension.get_all_wrappers(kind, options)
+        if wrappers:  # some write into their input (EasyCache), which the host goes on to use
+            x = x.clone() if torch.is_tensor(x) else [one.clone() for one in x]
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._velocity, self, wrappers)
         return executor.execute(x, timestep, context, options, **conditions)
 
@@ -96,6 +98,7 @@ class Network(JointDiT):
                     couple[0] and options.get("a2v_cross_attn", True),
                     couple[1] and options.get("v2a_cross_attn", True),
                 ),
+                skip_blocks=options.get("unitalk_skip_blocks", ()),
                 hooks=hooks_for(options),
             )
             .present()

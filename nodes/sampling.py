@@ -7,13 +7,15 @@ from typing import Any
 from torch import Tensor
 
 from ..unitalk_core.av import AV, draw_noise, draw_takes
-from ..unitalk_core.diffusion.guidance import CFG
+from ..unitalk_core.diffusion.cache import StepCache
+from ..unitalk_core.diffusion.guidance import Term, Without
 from ..unitalk_core.diffusion.schedules import last_part
 from ..unitalk_core.pipeline import check_finite
 from . import host, stepping
 from .host import io
 
 SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}
+THRESHOLD = {"default": 0.1, "min": 0.0, "max": 1.0, "step": 0.01}
 STRENGTH = {"default": 2.0, "min": 0.0, "max": 30.0, "step": 0.1}
 
 
@@ -94,8 +96,8 @@ class UniTalkJointSampler(io.ComfyNode):
         denoise: float,
     ) -> io.NodeOutput:
         host.config_of(model)
-        guidance = CFG(AV(video_cfg, audio_cfg))
-        guider = stepping.AVGuider(model, positive, negative, guidance)
+        text = Term(Without(text=True), AV(video_cfg, audio_cfg))
+        guider = stepping.AVGuider(model, positive, negative, text)
         sigmas = last_part(sampler, steps, host.model_shift(model), denoise)
         seed = AV(video_seed, audio_seed)
         return io.NodeOutput(sample(guider, sampler, sigmas, latent, seed, fresh=denoise == 1))
@@ -234,3 +236,59 @@ class UniTalkSchedule(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, schedule: str, steps: int, denoise: float, shift: float) -> io.NodeOutput:
         return io.NodeOutput(last_part(schedule, steps, shift or host.model_shift(model), denoise))
+
+
+class UniTalkStepCache(io.ComfyNode):
+    """Steps that would change little are not computed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkStepCache",
+            display_name="UniTalk Step Cache",
+            category="UniTalk/sampling",
+            description="Take a step from the one before where neither picture nor sound would change much.",
+            inputs=[
+                io.Model.Input("model", tooltip="A UniTalk model, for any guider and sampler."),
+                io.Float.Input(
+                    "video_threshold",
+                    **THRESHOLD,
+                    tooltip="Change of the picture below which a step is skipped.",
+                ),
+                io.Float.Input(
+                    "audio_threshold", **THRESHOLD, tooltip="The same for the sound; both must be below."
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.15,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The first steps are always computed.",
+                    advanced=True,
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=0.95,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The last ones too.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="For any guider and sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        video_threshold: float,
+        audio_threshold: float,
+        start_percent: float,
+        end_percent: float,
+    ) -> io.NodeOutput:
+        host.config_of(model)
+        rule = StepCache(AV(video_threshold, audio_threshold), start_percent, end_percent)
+        return io.NodeOutput(stepping.with_cache(model, rule))

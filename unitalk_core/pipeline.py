@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from torch.nn.functional import pad
 
 from .av import AV, Clip, ClipFormat, draw_noise
 from .config import ModelConfig
+from .diffusion.cache import Reuse, StepCache
 from .diffusion.denoiser import Conditioning, Denoiser
-from .diffusion.guidance import CFG
+from .diffusion.guidance import UNGUIDED, Guidance, Term, Without
 from .diffusion.samplers import SAMPLERS, WHOLE_TIMESTEPS
-from .diffusion.schedules import SCHEDULES
+from .diffusion.schedules import SCHEDULES, sigma_at
 from .kept import keep, still_frames
 from .media import fill_frames
 from .models.markup import build_prompt
@@ -87,6 +89,8 @@ class Request:
     continued: a clip of any size at the model's rates that goes on with these words. The model sees its last
         `overlap` seconds and hears its voice, unless another is given; `seconds` is what is added.
     picture: False makes sound alone.
+    cfg_range: where the text guides, in fractions of the way from noise to data; `guide`: what else does, and
+        how. cache: skips steps that would change little.
     """
 
     say: str = ""
@@ -101,6 +105,9 @@ class Request:
     sampler: str = "unipc"
     video_cfg: float = 2.0
     audio_cfg: float = 2.0
+    cfg_range: tuple[float, float] = (0.0, 1.0)
+    guide: Guidance = UNGUIDED
+    cache: StepCache | None = None
     shift: float | None = None
     couple: tuple[bool, bool] = (True, True)
     voice: Tensor | None = None
@@ -114,16 +121,33 @@ class Request:
     picture: bool = True
 
     @property
+    def guidance(self) -> Guidance:
+        """By the text, and what else was asked for."""
+        text = Term(Without(text=True), AV(self.video_cfg, self.audio_cfg), *self.cfg_range)
+        return replace(self.guide, terms=(text, *self.guide.terms))
+
+    @property
     def seeds(self) -> AV[int]:
         return AV(self.seed, self.seed if self.audio_seed is None else self.audio_seed)
 
 
 @dataclass
 class Trace:
-    """What a run leaves besides the clip: seconds by stage, and the finished latents."""
+    """What a run leaves besides the clip: seconds by stage, the finished latents, what it cost."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     latents: Latents | None = None
+    passes: int = 0  # through the network
+    reuse: Reuse | None = None
+
+    def counting(self, model: Callable[..., Latents]) -> Callable[..., Latents]:
+        """The model, with its passes counted here."""
+
+        def count(*args: Any, **kwargs: Any) -> Latents:
+            self.passes += 1
+            return model(*args, **kwargs)
+
+        return count
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -174,17 +198,22 @@ def generate(
         shape = clip_shape(bundle.config, frames, request)
         noise = draw_noise(shape, request.seeds).map(lambda one: one.to(bundle.device))
         clean, mask = kept_parts(bundle, request, noise)
+        shift = request.shift or bundle.config.shift
+        if request.cache is not None:
+            trace.reuse = Reuse(request.cache, partial(sigma_at, shift=shift))
         denoiser = Denoiser(
-            model=bundle.model,
+            model=trace.counting(bundle.model),
             cond=cond,
             uncond=uncond,
-            guidance=CFG(AV(request.video_cfg, request.audio_cfg)),
+            guidance=request.guidance,
             clean=clean,
             denoise_mask=mask,
             couple=request.couple,
             integer_timesteps=request.sampler in WHOLE_TIMESTEPS,
+            shift=shift,
+            reuse=trace.reuse,
         )
-        sigmas = SCHEDULES[request.sampler](request.steps, request.shift or bundle.config.shift)
+        sigmas = SCHEDULES[request.sampler](request.steps, shift)
         latents = SAMPLERS[request.sampler](denoiser, noise, sigmas, watched(on_step, request.steps))
         trace.latents = check_finite(denoiser.keep(latents), "at the end of sampling")
     clip = decode(bundle, made(trace.latents, request), frames, trace)
@@ -210,6 +239,7 @@ def check_request(config: ModelConfig, request: Request) -> int:
             raise ValueError(f"a seed must be from 0 to 2^63 - 1, got {seed}")
     if request.shift is not None and not 0 < request.shift < math.inf:
         raise ValueError(f"shift must be above 0, got {request.shift:g}")
+    check_guidance(config, request)
     check_inputs(config, request)
     check_kept(config, request)
     if request.continued is not None:
@@ -219,6 +249,25 @@ def check_request(config: ModelConfig, request: Request) -> int:
     if request.last_image is not None and frames == 1:
         raise ValueError("a clip of one frame has no end to rest at; leave out last_image")
     return frames
+
+
+def check_guidance(config: ModelConfig, request: Request) -> None:
+    """ValueError if something shall guide that this clip or this model does not have."""
+    depth = config.streams.present()[0].depth
+    alone = not request.picture or len(config.streams.present()) == 1
+    kept = (request.image, request.last_image, request.keep_video, request.continued)
+    made = request.keep_video is None, request.keep_audio is None  # what is kept does not see what is made
+    given = {
+        "voice": bool(all_voices(request)) or request.continued is not None,
+        "image": any(one is not None for one in kept),
+        "coupling": not alone and any(sees and own for sees, own in zip(request.couple, made, strict=True)),
+    }
+    needs = {"voice": "a voice", "image": "a picture that is kept", "coupling": "a picture and a sound"}
+    for without in (term.without for term in request.guidance.terms if term.counts):
+        for name in (one for one in given if getattr(without, one) and not given[one]):
+            raise ValueError(f"guidance by the {name} needs {needs[name]}; give one, or leave it out")
+        if not all(0 <= block < depth for block in without.blocks):
+            raise ValueError(f"the blocks of this model are 0 to {depth - 1}, got {without.blocks}")
 
 
 def frames_of(clip: ClipFormat, request: Request) -> int:

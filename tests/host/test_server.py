@@ -15,7 +15,7 @@ from unitalk_core.media import read_video
 from unitalk_core.weights.files import read_metadata
 
 GRAPHS = ("text_to_talking_clip", "stock_samplers", "guided_second_take")
-NEEDS = {"stock_samplers": (0, 32, 0), "guided_second_take": (0, 32, 0)}  # LTXVDualCFGGuider
+NEEDS = {"stock_samplers": (0, 32, 0)}  # LTXVDualCFGGuider
 
 
 # workflow: frames of each clip it makes

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unitalk_core.av import AV
 from unitalk_core.diffusion.denoiser import Conditioning, Denoiser
-from unitalk_core.diffusion.guidance import CFG
+from unitalk_core.diffusion.guidance import cfg
 from unitalk_core.diffusion.samplers import SAMPLERS
 from unitalk_core.diffusion.schedules import SCHEDULES
 
@@ -66,7 +66,7 @@ def test_wan_loop(case: Case) -> None:
     tasks = {"t2v": {}, "i2v": first_frame_kept(case.io["in.first_frame_latent"], noise)}
     got = {}
     for tag, kept in tasks.items():
-        guidance = CFG(AV(case.call["guidance"], None))
+        guidance = cfg(AV(case.call["guidance"], None))
         whole = solver(case) in WHOLE_TIMESTEPS
         denoiser = Denoiser(model, cond, uncond, guidance, integer_timesteps=whole, **kept)
         states = states_of(denoiser, case, AV(noise, None))
@@ -89,9 +89,11 @@ def test_ovi_loop(case: Case) -> None:
             model,
             Conditioning(AV(positive, positive)),
             Conditioning(AV(video, audio)),
-            CFG(AV(case.call["video_guidance"], case.call["audio_guidance"])),
+            cfg(
+                AV(case.call["video_guidance"], case.call["audio_guidance"]),
+                blocks=(skipped,) if skipped > 0 else (),
+            ),
             integer_timesteps=solver(case) in WHOLE_TIMESTEPS,
-            skip_blocks_uncond=(skipped,) if skipped > 0 else (),
             **kept,
         )
         steps = states_of(denoiser, case, noise)[1:]

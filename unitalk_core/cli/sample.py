@@ -12,9 +12,11 @@ import re
 import sys
 import time
 from copy import copy
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .guidance import add_guidance, guidance_from
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +97,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--sampler", help="unipc, dpmpp_2m, dpmpp_3m, euler or heun (unipc)")
     how.add_argument("--video-cfg", type=float, help="how strictly the picture follows the words (2)")
     how.add_argument("--audio-cfg", type=float, help="how strictly the sound does (2)")
+    add_guidance(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -241,6 +244,7 @@ def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
 
     rate = bundle.config.format.sample_rate
     given = {one.name: getattr(args, one.name) for one in fields(Request) if one.name in args}
+    given |= guidance_from(args)
     if "voice" in given:
         given |= voices_from(given["voice"], rate)
     for name in ("image", "last_image"):
@@ -334,6 +338,7 @@ def whole_latents(path: str, bundle: Bundle) -> Tensor:
 def asked_for(request: Request) -> dict[str, Any]:
     """The request without its pictures and sounds, to be written down."""
     plain = {one.name: getattr(request, one.name) for one in fields(request)}
+    plain |= {"guide": str(request.guidance), "cache": request.cache and asdict(request.cache)}
     heavy = ("voice", "image", "last_image", "keep_video", "keep_audio", "continued")
     spans = [one.span for one in request.voices]
     told = {"audio_seed": request.seeds.audio, "voices": spans}
@@ -358,6 +363,8 @@ def describe(out: Path, clip: Clip, request: Request, bundle: Bundle, trace: Tra
         "samples": clip.waveform.shape[-1],
         "request": asked_for(request),
         "latents_sha256": digest(trace),
+        "passes": trace.passes,
+        "skipped_steps": 0 if trace.reuse is None else trace.reuse.skipped,
         "stage_seconds": {name: round(seconds, 3) for name, seconds in trace.seconds.items()},
         "peak_memory_mb": peak_memory(bundle.device),
     }
@@ -378,7 +385,8 @@ def summary(report: dict[str, Any]) -> str:
     size = f"{report['width']} x {report['height']}" if report["frames"] else "sound alone"
     return (
         f"{report['path']}: {size}, {report['seconds']:.2f} s, "
-        f"{report['bytes'] / 1000:.0f} kB; made in {report['total_seconds']:.2f} s ({stages})"
+        f"{report['bytes'] / 1000:.0f} kB; made in {report['total_seconds']:.2f} s ({stages}), "
+        f"{report['passes']} passes, {report['skipped_steps']} steps skipped"
     )
 
 

@@ -5,9 +5,9 @@ b batch · c channels · f latent frames · h, w latent rows, columns · n audio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from einops import reduce
@@ -15,11 +15,10 @@ from torch import Tensor
 
 from ..av import AV
 from ..models.voices import Voices
-from .guidance import CFG
-from .path import velocity_to_denoised
-from .schedules import timesteps
-
-Latents = AV[Tensor | None]
+from .cache import Reuse
+from .guidance import FULL, UNGUIDED, Guidance, Latents, Without
+from .path import mix, velocity_to_denoised
+from .schedules import sigma_at, timesteps
 
 
 @dataclass(frozen=True)
@@ -40,36 +39,42 @@ class Denoiser:
     their tokens get timestep mask * t. The result is not masked: at the end the caller calls `keep`.
     A stream that is kept whole does not see the other one (`effective_coupling`).
     integer_timesteps: cut the timestep off after the point, as the UniPC and DPM++ of Wan and Ovi do.
+    shift: of the schedule, which turns the start and end of guidance into noise levels.
     patch: latents per token (f, h, w). dtype: what the network computes in; None = that of x.
+    reuse: the memory of a step cache; one for each run.
     """
 
     model: Callable[..., Latents]
     cond: Conditioning
     uncond: Conditioning | None = None
-    guidance: CFG | None = None
+    guidance: Guidance = UNGUIDED
     clean: Latents | None = None
     denoise_mask: Latents | None = None
     couple: tuple[bool, bool] = (True, True)
     integer_timesteps: bool = False
-    skip_blocks_uncond: Collection[int] = ()
+    shift: float = 1.0
     patch: tuple[int, int, int] = (1, 2, 2)
     dtype: torch.dtype | None = None
+    reuse: Reuse | None = None
 
     def __post_init__(self) -> None:
-        if self._guided and self.uncond is None:
-            raise ValueError(f"guidance {self.guidance} needs uncond, got None")
         if self.denoise_mask is not None and self.clean is None:
             raise ValueError("denoise_mask keeps parts of a clip, but clean is None")
+        for term in self.guidance.terms:
+            if term.counts:
+                self._check(term.without)
 
     def __call__(self, x: Latents, sigma: Tensor) -> Latents:
         """The data that `x` is on the way to at noise level `sigma`."""
         x = self.keep(x)
-        timestep = self._timestep(x, sigma)
-        velocity = self._velocity(x, timestep, self.cond, ())
-        if self._guided:
-            uncond = self._velocity(x, timestep, self.uncond, self.skip_blocks_uncond)
-            velocity = self.guidance.combine(velocity, uncond)
-        return x.map(lambda one, v: velocity_to_denoised(one, v, sigma.to(one)), velocity)
+        guidance = self.guidance.at(sigma.item(), partial(sigma_at, shift=self.shift))
+        velocity = self._velocities(x, sigma, guidance.passes())
+
+        def denoised(some: Latents) -> Latents:
+            return x.map(lambda one, v: velocity_to_denoised(one, v, sigma.to(one)), some)
+
+        guided = denoised(guidance.combine(velocity))
+        return guidance.shape(denoised(velocity[FULL]), guided) if guidance.shapes else guided
 
     def keep(self, x: Latents) -> Latents:
         """`x` with the kept parts of the clip in its place."""
@@ -77,33 +82,63 @@ class Denoiser:
             return x
         return x.map(_kept, self.clean, self.denoise_mask)
 
-    @property
-    def _guided(self) -> bool:
-        return self.guidance is not None and self.guidance.needs_uncond
+    def _check(self, without: Without) -> None:
+        """ValueError if there is nothing that this pass could leave out."""
+        if without.text and self.uncond is None:
+            raise ValueError("guidance by the text needs uncond, got None")
+        if without.voice and not (self.cond.reference and self.cond.reference.present()):
+            raise ValueError("guidance by the voice needs a voice; give one, or leave it out")
+        if without.image and (self.denoise_mask is None or self.denoise_mask.video is None):
+            raise ValueError("guidance by the image needs a picture that is kept; give one, or leave it out")
+        if without.coupling and not any(self._coupling):
+            raise ValueError("guidance by the coupling needs streams that see each other; couple is off")
 
     @cached_property
     def _coupling(self) -> tuple[bool, bool]:
         return effective_coupling(self.couple, self.denoise_mask)
 
-    def _timestep(self, x: Latents, sigma: Tensor) -> Latents:
+    def _velocities(self, x: Latents, sigma: Tensor, passes: list[Without]) -> dict[Without, Latents]:
+        run = partial(self._velocity, x, sigma)
+        if self.reuse is None:
+            return {one: run(one) for one in passes}
+        return self.reuse.velocities(x, sigma.item(), passes, run)
+
+    def _velocity(self, x: Latents, sigma: Tensor, without: Without) -> Latents:
+        given = self.uncond if without.text else self.cond
+        mask = self.denoise_mask
+        if without.image:
+            x, mask = AV(noised(x.video, mask.video, sigma), x.audio), AV(None, mask.audio)
+        cast = x.map(lambda one: one if self.dtype is None else one.to(self.dtype))
+        context = cast.map(lambda one, rows: rows.to(one), given.context)
+        reference = None if without.voice else given.reference
+        if reference is not None:
+            reference = cast.map(lambda one, rows: None if rows is None else rows.to(one), reference)
+        velocity = self.model(
+            cast,
+            self._timestep(x, sigma, mask),
+            context,
+            reference,
+            couple=(False, False) if without.coupling else self._coupling,
+            skip_blocks=without.blocks,
+        )
+        return velocity.map(lambda v, one: v.to(one.dtype), x)
+
+    def _timestep(self, x: Latents, sigma: Tensor, mask: Latents | None) -> Latents:
         value = timesteps(sigma, self.integer_timesteps).float()
         whole = x.map(lambda one: value.to(one.device).expand(len(one)))
-        if self.denoise_mask is None:
+        if mask is None:
             return whole
         return x.map(
-            lambda one, mask, t: t if mask is None else token_timesteps(mask, t, one.shape, self.patch),
-            self.denoise_mask,
+            lambda one, part, t: t if part is None else token_timesteps(part, t, one.shape, self.patch),
+            mask,
             whole,
         )
 
-    def _velocity(self, x: Latents, timestep: Latents, given: Conditioning, skip: Collection[int]) -> Latents:
-        cast = x.map(lambda one: one if self.dtype is None else one.to(self.dtype))
-        context = cast.map(lambda one, rows: rows.to(one), given.context)
-        reference = given.reference
-        if reference is not None:
-            reference = cast.map(lambda one, rows: None if rows is None else rows.to(one), reference)
-        velocity = self.model(cast, timestep, context, reference, couple=self._coupling, skip_blocks=skip)
-        return velocity.map(lambda v, one: v.to(one.dtype), x)
+
+def noised(x: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
+    """`x` with its kept part at noise level `sigma`, as if it were being made; the same noise each time."""
+    noise = torch.randn(x.shape, generator=torch.Generator("cpu").manual_seed(0)).to(x)
+    return _kept(x, mix(x, noise, sigma.to(x)), mask)
 
 
 def effective_coupling(couple: tuple[bool, bool], mask: Latents | None) -> tuple[bool, bool]:

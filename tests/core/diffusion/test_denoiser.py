@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unitalk_core.av import AV
 from unitalk_core.diffusion.denoiser import Conditioning, Denoiser, effective_coupling, token_timesteps
-from unitalk_core.diffusion.guidance import CFG
+from unitalk_core.diffusion.guidance import Guidance, Term, Without, cfg
 
 
 @dataclass
@@ -47,7 +47,7 @@ def test_without_guidance_the_model_runs_once() -> None:
 
 def test_each_stream_has_its_own_scale() -> None:
     model, x = Recorder(), latents()
-    denoiser = Denoiser(model, words(2.0), words(1.0), CFG(AV(4.0, 1.0)), skip_blocks_uncond=(3,))
+    denoiser = Denoiser(model, words(2.0), words(1.0), cfg(AV(4.0, 1.0), blocks=(3,)))
     out = denoiser(x, SIGMA)
     torch.testing.assert_close(out.video, x.video - SIGMA * (1 + 4 * 1))
     torch.testing.assert_close(out.audio, x.audio - SIGMA * 2)
@@ -56,8 +56,8 @@ def test_each_stream_has_its_own_scale() -> None:
 
 def test_scales_of_one_skip_the_second_pass() -> None:
     model = Recorder()
-    Denoiser(model, words(2.0), words(1.0), CFG(AV(1.0, 1.0)))(latents(), SIGMA)
-    Denoiser(model, words(2.0), guidance=CFG(AV(1.0, None)))(AV(latents().video, None), SIGMA)
+    Denoiser(model, words(2.0), words(1.0), cfg(AV(1.0, 1.0)))(latents(), SIGMA)
+    Denoiser(model, words(2.0), guidance=cfg(AV(1.0, None)))(AV(latents().video, None), SIGMA)
     assert len(model.calls) == 2
 
 
@@ -115,6 +115,47 @@ def test_a_token_is_as_noisy_as_its_noisiest_latent() -> None:
     assert told.tolist() == [[0.0, 500.0, 0.0, 0.0] * 2]
 
 
+def test_each_pass_leaves_out_what_its_name_says() -> None:
+    model, x, clean = Recorder(), latents(), latents()
+    mask = AV(torch.ones(1, 1, 3, 1, 1), None)
+    mask.video[:, :, 0] = 0
+    voice = AV(torch.ones(2, 4, 20), torch.ones(2, 4, 20))
+    things = [{"voice": True}, {"image": True}, {"coupling": True}, {"blocks": (1, 2)}]
+    guidance = Guidance(tuple(Term(Without(**one), AV(2.0, 2.0)) for one in things))
+    cond = Conditioning(words(1.0).context, voice)
+    Denoiser(model, cond, guidance=guidance, clean=clean, denoise_mask=mask)(x, SIGMA)
+    full, unvoiced, unseen, apart, skipped = model.calls
+    assert full["reference"] is not None and unvoiced["reference"] is None
+    assert (full["couple"], apart["couple"]) == ((True, True), (False, False))
+    assert (full["skip_blocks"], skipped["skip_blocks"]) == ((), (1, 2))
+    first, given = unseen["latent"].video[:, :, 0], clean.video[:, :, 0]
+    torch.testing.assert_close(
+        (first - (1 - SIGMA) * given).std() / SIGMA, torch.tensor(1.0), atol=0.2, rtol=0
+    )
+    assert torch.equal(unseen["latent"].video[:, :, 1:], x.video[:, :, 1:])
+    assert unseen["timestep"].video.shape == (2,) and full["timestep"].video.shape == (2, 18)
+
+
+@pytest.mark.parametrize(
+    ("thing", "says"),
+    [("voice", "needs a voice"), ("image", "needs a picture that is kept"), ("coupling", "couple is off")],
+)
+def test_guidance_by_what_is_not_there_is_refused(thing: str, says: str) -> None:
+    guidance = Guidance((Term(Without(**{thing: True}), AV(2.0, 1.0)),))
+    with pytest.raises(ValueError, match=says):
+        Denoiser(Recorder(), words(1.0), guidance=guidance, couple=(False, False))
+    unused = Guidance((Term(Without(**{thing: True}), AV(1.0, 1.0)),))
+    Denoiser(Recorder(), words(1.0), guidance=unused, couple=(False, False))
+
+
+def test_a_term_outside_its_range_is_not_run() -> None:
+    model, early = Recorder(), Guidance((Term(Without(coupling=True), AV(2.0, 2.0), 0.0, 0.25),))
+    denoiser = Denoiser(model, words(1.0), guidance=early, shift=3.0)
+    denoiser(latents(), torch.tensor(0.95))
+    denoiser(latents(), torch.tensor(0.85))  # the quarter of shift 3 is at sigma 0.9
+    assert [call["couple"] for call in model.calls] == [(True, True), (False, False), (True, True)]
+
+
 def test_an_absent_stream_stays_absent() -> None:
     model = Recorder()
     context = Conditioning(AV(None, torch.ones(1, 2, 8)), AV(None, torch.ones(1, 4, 20)))
@@ -141,6 +182,6 @@ def test_the_network_may_compute_in_another_precision() -> None:
 
 def test_settings_that_lack_their_other_half_are_refused() -> None:
     with pytest.raises(ValueError, match="needs uncond"):
-        Denoiser(Recorder(), words(1.0), guidance=CFG(AV(4.0, 3.0)))
+        Denoiser(Recorder(), words(1.0), guidance=cfg(AV(4.0, 3.0)))
     with pytest.raises(ValueError, match="clean is None"):
         Denoiser(Recorder(), words(1.0), denoise_mask=AV(torch.ones(1, 1, 1, 1, 1), None))

@@ -20,7 +20,7 @@ import nodes as host_nodes
 
 MEASUREMENTS: dict[str, Callable[[], Any]] = {}
 NODES = host_nodes.NODE_CLASS_MAPPINGS
-STOCK = ("nodes_lt", "nodes_custom_sampler", "nodes_audio", "nodes_model_advanced")
+STOCK = ("nodes_easycache", "nodes_lt", "nodes_custom_sampler", "nodes_audio", "nodes_model_advanced")
 SIZE = {"width": 64, "height": 64, "seconds": 0.6, "fps": 0.0, "batch_size": 1}
 SAMPLING = {
     "video_seed": 1, "audio_seed": 2, "steps": 3, "sampler": "euler",
@@ -101,16 +101,27 @@ def load(pack: Path) -> None:
     )
 
 
-def core_denoiser(video_cfg: float, audio_cfg: float, **changes: Any) -> Any:
-    """The core's own path to the same model and the same text."""
+def core_denoiser(
+    video_cfg: float,
+    audio_cfg: float,
+    terms: tuple = (),
+    shape: Any = None,
+    voice: Any = None,
+    **changes: Any,
+) -> Any:
+    """The core's own path to the same model and text. terms, shape: of guidance beside the text's."""
     av, denoiser = core("unitalk_core.av"), core("unitalk_core.diffusion.denoiser")
     parts = core("nodes.loading").load_miniature()
     positive, negative = (text[0][0] for text in (HERE.positive, HERE.negative))
+    heard = None if voice is None else av.AV(voice, voice)
+    guidance = core("unitalk_core.diffusion.guidance")
+    text = guidance.cfg(av.AV(video_cfg, audio_cfg)).terms
     return denoiser.Denoiser(
         model=parts.model,
-        cond=denoiser.Conditioning(av.AV(positive, positive)),
-        uncond=denoiser.Conditioning(av.AV(negative, negative)),
-        guidance=core("unitalk_core.diffusion.guidance").CFG(av.AV(video_cfg, audio_cfg)),
+        cond=denoiser.Conditioning(av.AV(positive, positive), heard),
+        uncond=denoiser.Conditioning(av.AV(negative, negative), heard),
+        guidance=guidance.Guidance((*text, *terms), **(shape or {})),
+        shift=3.0,
         **changes,
     )
 
