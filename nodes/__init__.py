@@ -42,6 +42,7 @@ def extension() -> Any:
         loading.UniTalkLoadModel,
         loading.UniTalkLoadAudioVAE,
         conditioning.UniTalkTextEncode,
+        conditioning.UniTalkNegativeEncode,
         conditioning.UniTalkReferenceAudioEncode,
         voices.UniTalkVoiceRange,
         latents.UniTalkEmptyLatent,

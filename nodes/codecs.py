@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from ..unitalk_core.av import AV, Clip, ClipFormat
 from ..unitalk_core.media import fill_frames, resample
 from ..unitalk_core.models.audio_codec import AudioCodec
+from ..unitalk_core.models.markup import check_untagged, weighted_parts
 from ..unitalk_core.models.text_encoder import clean_text
 from ..unitalk_core.models.video_vae import VideoVAE
 from ..unitalk_core.pipeline import MIN_VOICE
@@ -278,10 +279,27 @@ def text_clip(encoder: nn.Module, markup: str) -> Any:
 
 
 def encode_text(clip: Any, prompt: str) -> Any:
-    """A finished prompt -> CONDITIONING. Text for umT5 is cleaned as Wan does; brackets are no weights."""
-    own = isinstance(clip.cond_stage_model, TextStage)
-    tokens = clip.tokenize(prompt if own else clean_text(prompt), disable_weights=True)
-    return clip.encode_from_tokens_scheduled(tokens)
+    """A finished prompt -> CONDITIONING. Text for umT5 is cleaned as Wan does; `(word:1.2)` is a weight."""
+    if isinstance(clip.cond_stage_model, TextStage):
+        return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    parts = weighted_parts(clean_text(prompt))
+    if len(parts) == 1:
+        return clip.encode_from_tokens_scheduled(clip.tokenize(parts[0][0], disable_weights=True))
+    return clip.encode_from_tokens_scheduled(clip.tokenize("".join(in_host_syntax(*one) for one in parts)))
+
+
+def in_host_syntax(text: str, weight: float) -> str:
+    """A stretch as the host's tokenizers read it: brackets that are text are escaped."""
+    text = text.replace("(", r"\(").replace(")", r"\)")
+    return text if weight == 1 else f"({text}:{weight:g})"
+
+
+def encode_negative(clip: Any, picture: str, sound: str) -> Any:
+    """CONDITIONING of what each stream is led away from; ValueError for text with tags."""
+    check_untagged("picture", picture)
+    check_untagged("sound", sound)
+    heard = encode_text(clip, sound)[0][0]
+    return host.with_values(encode_text(clip, picture), {"sound_context": heard})
 
 
 def markup_of(clip: Any) -> str:

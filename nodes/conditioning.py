@@ -27,7 +27,12 @@ class UniTalkTextEncode(io.ComfyNode):
                 io.String.Input(
                     "scene", multiline=True, default="", tooltip="What is seen. It is not spoken."
                 ),
-                io.String.Input("speech", multiline=True, default="", tooltip="What is said, word for word."),
+                io.String.Input(
+                    "speech",
+                    multiline=True,
+                    default="",
+                    tooltip="What is said, word for word. Here as in the others, (word:1.2) is a weight.",
+                ),
                 io.String.Input(
                     "sound", multiline=True, default="", tooltip="What is heard: voice, room, noises."
                 ),
@@ -52,6 +57,33 @@ class UniTalkTextEncode(io.ComfyNode):
     def execute(cls, clip: Any, scene: str, speech: str, sound: str, markup: str) -> io.NodeOutput:
         prompt = build_prompt(codecs.markup_of(clip) if markup == "auto" else markup, scene, speech, sound)
         return io.NodeOutput(codecs.encode_text(clip, prompt), prompt)
+
+
+class UniTalkNegativeEncode(io.ComfyNode):
+    """What each stream is led away from."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkNegativeEncode",
+            display_name="UniTalk Negative Encode",
+            category="UniTalk/conditioning",
+            description="What shall not be seen and what shall not be heard: each stream gets its own text.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder that encodes the positive."),
+                io.String.Input(
+                    "picture", multiline=True, default="", tooltip="What shall not be seen; for the picture."
+                ),
+                io.String.Input(
+                    "sound", multiline=True, default="", tooltip="How it shall not sound; for the sound."
+                ),
+            ],
+            outputs=[io.Conditioning.Output(display_name="negative", tooltip="For any sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, picture: str, sound: str) -> io.NodeOutput:
+        return io.NodeOutput(codecs.encode_negative(clip, picture, sound))
 
 
 class UniTalkReferenceAudioEncode(io.ComfyNode):

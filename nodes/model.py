@@ -83,6 +83,7 @@ class Network(JointDiT):
         reference: Tensor | None = None,
         voices: tuple[tuple[int, Span | None], ...] = (),
         couple: tuple[bool, bool] = (True, True),
+        sound_context: Tensor | None = None,
         **_: Any,
     ) -> list[Tensor] | Tensor:
         latent = host.by_rank([x] if torch.is_tensor(x) else list(x))
@@ -92,7 +93,7 @@ class Network(JointDiT):
             .forward(
                 latent,
                 AV(timestep, timestep) if torch.is_tensor(timestep) else AV(*timestep),
-                AV(context, context),
+                AV(context, context if sound_context is None else sound_context),
                 None if heard is None else AV(heard, heard),
                 couple=(
                     couple[0] and options.get("a2v_cross_attn", True),
@@ -158,12 +159,14 @@ class UniTalk(comfy.model_base.BaseModel):
         self.unitalk: ModelConfig = model_config.unet_config["config"]
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Conditioning -> what `_apply_model` passes on: latent shapes, voice, a mask a stream, coupling."""
+        """Conditioning -> what `_apply_model` passes on: shapes, voices, the sound's text, masks, coupling."""
         out = super().extra_conds(**kwargs)
         shapes = kwargs.get("latent_shapes")
         if shapes is not None:
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
         out |= self._voices(kwargs.get("reference"), kwargs.get("voices", ()), shapes)
+        if kwargs.get("sound_context") is not None:
+            out["sound_context"] = comfy.conds.CONDRegular(kwargs["sound_context"])
         mask = kwargs.get("denoise_mask")
         if mask is not None:
             masks = host.by_rank(comfy.utils.unpack_latents(mask, shapes or [mask.shape]))

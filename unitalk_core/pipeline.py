@@ -29,7 +29,7 @@ from .diffusion.samplers import SAMPLERS, WHOLE_TIMESTEPS
 from .diffusion.schedules import SCHEDULES, sigma_at
 from .kept import keep, still_frames
 from .media import fill_frames
-from .models.markup import build_prompt
+from .models.markup import build_prompt, check_untagged, without_weights
 from .models.phonemes import BOUNDARY, PAUSES, speech_tokens
 from .models.voices import Span, Voices, check_spans
 from .seam import added_frames, check_old, end_of, joined, room, seen_frames
@@ -80,6 +80,7 @@ class Voice:
 class Request:
     """What is to be made. Sizes in pixels; `audio_seed` None = `seed`; `shift` None = the model's own.
 
+    negative_scene, negative_sound: what guidance leads each stream away from; "" is the null text.
     voice: (samples,) at the model's sample rate, a few seconds of who shall speak.
     voices: further ones, each heard in its own seconds alone, and `voice` in the rest.
     image: (h, w, 3) in 0..1, the first frame; it is scaled and cropped to fill the clip.
@@ -96,6 +97,8 @@ class Request:
     say: str = ""
     scene: str = ""
     sound: str = ""
+    negative_scene: str = ""
+    negative_sound: str = ""
     seconds: float | None = None  # None: as long as the words take
     width: int = 64
     height: int = 64
@@ -223,6 +226,8 @@ def generate(
 def check_request(config: ModelConfig, request: Request) -> int:
     """The number of frames that the model makes or sees; ValueError if anything asked for cannot be."""
     build_prompt(config.markup, request.scene, request.say, request.sound)
+    for name in ("negative_scene", "negative_sound"):
+        check_untagged(name, getattr(request, name))
     clip = config.format
     width, height = clip.check_size(request.width, request.height)
     if max(width, height) > MAX_SIDE:
@@ -344,7 +349,7 @@ def seconds_for(say: str, longest: float) -> float:
     """How long a clip needs to be for these words, by their phones; ValueError if that is over `longest`."""
     if not say.strip():
         return min(DEFAULT_SECONDS, longest)
-    tokens = speech_tokens(say)
+    tokens = speech_tokens(without_weights(say))
     pauses = sum(token in PAUSES for token in tokens)
     gaps = sum(token == BOUNDARY for token in tokens)
     phones = len(tokens) - pauses - gaps
@@ -367,9 +372,14 @@ def clip_shape(config: ModelConfig, frames: int, request: Request) -> AV[tuple[i
 def encode_conditions(bundle: Bundle, request: Request) -> tuple[Conditioning, Conditioning]:
     """What the passes with and without the prompt get. The voice is in both: guidance is for the words."""
     prompt = build_prompt(bundle.config.markup, request.scene, request.say, request.sound)
-    with_text, without = bundle.text_encoder.encode([prompt, ""]).to(bundle.device).split(1)
+    texts = list(dict.fromkeys((prompt, request.negative_scene, request.negative_sound)))
+    context = dict(zip(texts, bundle.text_encoder.encode(texts).to(bundle.device).split(1), strict=True))
     reference = encode_voices(bundle, request)
-    return tuple(Conditioning(AV(text, text), AV(reference, reference)) for text in (with_text, without))
+    negative = AV(context[request.negative_scene], context[request.negative_sound])
+    return tuple(
+        Conditioning(text, AV(reference, reference))
+        for text in (AV(context[prompt], context[prompt]), negative)
+    )
 
 
 def encode_voices(bundle: Bundle, request: Request) -> Tensor | Voices | None:

@@ -61,6 +61,21 @@ def test_what_is_asked_for_is_heard(tiny_bundle, change):
     )
 
 
+def test_each_stream_is_led_away_from_its_own_text(tiny_bundle):
+    apart = replace(ASK, couple=(False, False))
+    plain = latents(tiny_bundle, apart)
+    for name, stays, changes in (("scene", "audio", "video"), ("sound", "video", "audio")):
+        led = latents(tiny_bundle, replace(apart, **{f"negative_{name}": "a bald man"}))
+        torch.testing.assert_close(getattr(led, stays), getattr(plain, stays))
+        assert not torch.allclose(getattr(led, changes), getattr(plain, changes), atol=1e-4)
+
+
+def test_a_weight_takes_no_time_and_is_heard(tiny_bundle):
+    assert seconds_for("good (morning:1.4)", 4.84) == seconds_for("good morning", 4.84)
+    weighted = latents(tiny_bundle, replace(ASK, say="good (morning:1.4)"))
+    assert not torch.allclose(latents(tiny_bundle, ASK).audio, weighted.audio)
+
+
 @pytest.fixture
 def listening(tiny_bundle):
     """In the embedded model the reference's values start at zero; here they are given some weight."""

@@ -191,13 +191,27 @@ def test_text_is_marked_up_and_read_as_the_stock_node_reads_it(measured):
     assert found["prompt"] == "<S>hello (melody:1.5)<E>"
     assert found["same"]
     assert found["ovi"] == "A room. <S>hello<E> Audio: rain"
+    assert found["weights"] == [1, 1.5]
+
+
+@pytest.mark.parametrize("sampler", ["joint", "ksampler"])
+def test_the_negative_of_a_stream_leads_that_stream_alone(measured, sampler):
+    assert measured("negative")[sampler] == [[True, False], [False, True]]
+
+
+def test_a_negative_with_speech_tags_is_refused(measured):
+    assert "the sound holds the tag <S>" in measured("negative")["tags"]
 
 
 def test_the_stock_umt5_reads_our_prompts_as_the_cores_does(measured):
     found = measured("stock_umt5")
-    assert found["prompt"] == "a woman <S>hello (melody:1.5)<E> <AUDCAP>rain<ENDAUDCAP>"
+    assert found["prompt"] == "a woman <S>hello (melody)<E> <AUDCAP>rain<ENDAUDCAP>"
     assert found["shape"] == [1, 512, 4096]
     assert found["core"] < PARITY
+
+
+def test_the_stock_umt5_weighs_words_as_the_stock_node_does_and_reads_other_brackets_as_text(measured):
+    assert measured("stock_umt5")["weighted"] == [True, True]
 
 
 def test_a_length_mismatch_is_named_in_milliseconds_or_mended_when_told(measured):

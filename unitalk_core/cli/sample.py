@@ -71,6 +71,8 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--say", metavar="TEXT", help="the words to be spoken")
     what.add_argument("--scene", metavar="TEXT", help="what is seen")
     what.add_argument("--sound", metavar="TEXT", help="how it sounds")
+    what.add_argument("--negative-scene", metavar="TEXT", help="what shall not be seen")
+    what.add_argument("--negative-sound", metavar="TEXT", help="how it shall not sound")
     what.add_argument(
         "--voice",
         action="append",

@@ -1,6 +1,7 @@
 """What an artist types in three fields becomes the prompt that a checkpoint was trained on.
 
 Scene, then speech in <S>…<E>, then the sound in <AUDCAP>…<ENDAUDCAP> (Ovi 960: `Audio: …` to the end).
+`(word:1.2)` in any of them is a weight, as in ComfyUI; all other brackets are text: (16:9), (10:30), (a, b).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ SOUND_FORMS = {
 }
 TAG = re.compile("|".join(SPEECH_TAGS + AUDIO_TAGS))
 SPEECH = re.compile(r"(?s){}(.*?){}\s*".format(*SPEECH_TAGS))
+# one digit before the point; whole numbers only where no digit stands before the colon: (16:9) is no weight
+WEIGHT = re.compile(r"\(([^()<>]+?):(\d?\.\d+|(?<!\d:)\d)\)")
 
 
 def build_prompt(markup: str, scene: str = "", speech: str = "", sound: str = "") -> str:
@@ -32,11 +35,30 @@ def build_prompt(markup: str, scene: str = "", speech: str = "", sound: str = ""
     if not any(parts.values()):
         raise ValueError("there is no prompt: give at least one of speech, scene or sound")
     for name, text in parts.items():
-        if tag := TAG.search(text):
-            raise ValueError(f"the {name} holds the tag {tag[0]}; write it without tags, they are added here")
+        check_untagged(name, text)
     said = f"{SPEECH_TAGS[0]}{parts['speech']}{SPEECH_TAGS[1]}" if parts["speech"] else ""
     heard = SOUND_FORMS[markup].format(parts["sound"]) if parts["sound"] else ""
     return " ".join(part for part in (parts["scene"], said, heard) if part)
+
+
+def check_untagged(name: str, text: str) -> None:
+    """ValueError if `text`, which the user knows as `name`, carries tags itself."""
+    if tag := TAG.search(text):
+        raise ValueError(f"the {name} holds the tag {tag[0]}; write it without tags, they are added here")
+
+
+def weighted_parts(text: str) -> list[tuple[str, float]]:
+    """Stretches and their weights: `a (loud:1.3) bell` -> ("a ", 1.0), ("loud", 1.3), (" bell", 1.0)."""
+    parts, end = [], 0
+    for found in WEIGHT.finditer(text):
+        parts += [(text[end : found.start()], 1.0), (found[1], float(found[2]))]
+        end = found.end()
+    return [*parts, (text[end:], 1.0)]
+
+
+def without_weights(text: str) -> str:
+    """`a (loud:1.3) bell (or two)` -> `a loud bell (or two)`"""
+    return WEIGHT.sub(r"\1", text)
 
 
 def without_first_words(prompt: str, count: int) -> str:

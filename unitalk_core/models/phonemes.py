@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import Callable
 from functools import cache, lru_cache
 
 from .captions import CAPTION_WORDS
+from .markup import weighted_parts
 from .spelling import LETTERS, sound_out, to_words
 
 log = logging.getLogger("unitalk")
@@ -85,6 +87,16 @@ def speech_tokens(text: str) -> list[str]:
     What cannot be spoken (emoji, other scripts) is dropped and named in a warning of the log. ValueError if
     nothing is left.
     """
+    tokens = _spoken(text)
+    if not tokens:
+        raise ValueError(f"nothing in {_shown(text)} can be spoken; write English words or numbers")
+    dropped = unspoken(text)
+    if dropped:
+        log.warning("not spoken, because it is no English: %s", " ".join(dropped))
+    return tokens
+
+
+def _spoken(text: str) -> list[str]:
     tokens: list[str] = []
     for piece in re.findall(r"[a-z']+|[^a-z'\s]|\n", to_words(text)):
         if re.search("[a-z]", piece):
@@ -92,11 +104,6 @@ def speech_tokens(text: str) -> list[str]:
             tokens += pronounce(piece)
         elif (pause := PAUSE_OF.get(piece, piece)) in PAUSES and tokens:
             tokens[len(tokens) - (tokens[-1] in PAUSES) :] = [pause]
-    if not tokens:
-        raise ValueError(f"nothing in {_shown(text)} can be spoken; write English words or numbers")
-    dropped = unspoken(text)
-    if dropped:
-        log.warning("not spoken, because it is no English: %s", " ".join(dropped))
     return tokens
 
 
@@ -117,6 +124,10 @@ def caption_tokens(text: str) -> list[str]:
     """
     if unknown := unknown_captions(text):
         log.warning("left out, because this model has no such caption words: %s", ", ".join(unknown))
+    return _captions(text)
+
+
+def _captions(text: str) -> list[str]:
     return [f"#{word}" for word in _caption_words(text) if f"#{word}" in IDS]
 
 
@@ -134,7 +145,7 @@ def prompt_tokens(prompt: str) -> list[str]:
 
     ValueError if <S> and <E> do not come in pairs, or if a speech has nothing speakable.
     """
-    parts = re.split(f"({SPEECH}|{END})", prompt)
+    parts = _by_tags(prompt)
     tags = parts[1::2]
     if tags != [SPEECH, END] * (len(tags) // 2):
         raise ValueError(f"every {SPEECH} needs one {END} after it, got {' '.join(tags)} in {_shown(prompt)}")
@@ -142,6 +153,28 @@ def prompt_tokens(prompt: str) -> list[str]:
     for i, part in enumerate(parts[::2]):
         tokens += [SPEECH, *speech_tokens(part), END] if i % 2 else caption_tokens(part)
     return tokens
+
+
+def _by_tags(prompt: str) -> list[str]:
+    return re.split(f"({SPEECH}|{END})", prompt)
+
+
+def token_weights(prompt: str) -> list[float]:
+    """The weight of each token of a finished prompt with weights; its tokens are those without them."""
+    weights: list[float] = []
+    for i, part in enumerate(_by_tags(prompt)[::2]):
+        inside = _weights(part, _spoken if i % 2 else _captions)
+        weights += [1.0, *inside, 1.0] if i % 2 else inside
+    return weights
+
+
+def _weights(text: str, tokens_of: Callable[[str], list[str]]) -> list[float]:
+    """Read stretch after stretch: what a stretch adds to the tokens has its weight."""
+    read, weights = "", []
+    for stretch, weight in weighted_parts(text):
+        read += stretch
+        weights += [weight] * (len(tokens_of(read)) - len(weights))
+    return weights[: len(tokens_of(read))]
 
 
 def prompt_ids(prompt: str, limit: int) -> list[int]:

@@ -21,7 +21,18 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .phonemes import IDS, PAD, PHONES, SPEECH, VOCABULARY, prompt_ids, vocabulary_hash, vocabulary_size
+from .markup import without_weights
+from .phonemes import (
+    IDS,
+    PAD,
+    PHONES,
+    SPEECH,
+    VOCABULARY,
+    prompt_ids,
+    token_weights,
+    vocabulary_hash,
+    vocabulary_size,
+)
 from .stored import StoredConfig
 
 log = logging.getLogger("unitalk")
@@ -119,8 +130,18 @@ class PhonemeEncoder(nn.Module):
         return ids
 
     def encode(self, texts: list[str]) -> Tensor:
-        """Finished prompts -> context (b, text_len, dim). An empty one is all zeros: guidance's null text."""
-        return self(self.tokenize(texts).to(self.embedding.weight.device))
+        """Finished prompts -> context (b, text_len, dim). An empty one is all zeros: guidance's null text.
+
+        The features of a weighted stretch, `(word:1.2)`, are scaled: from the null text to it and beyond.
+        """
+        context = self(
+            self.tokenize([without_weights(text) for text in texts]).to(self.embedding.weight.device)
+        )
+        weights = torch.ones(context.shape[:2])
+        for row, text in zip(weights, texts, strict=True):
+            found = token_weights(text)
+            row[: len(found)] = torch.tensor(found)
+        return context * weights.to(context).unsqueeze(-1)
 
 
 def speech_positions(ids: Tensor) -> Tensor:

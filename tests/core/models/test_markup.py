@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from unitalk_core.models.markup import SOUND_FORMS, build_prompt, without_first_words
+from unitalk_core.models.markup import (
+    SOUND_FORMS,
+    build_prompt,
+    weighted_parts,
+    without_first_words,
+    without_weights,
+)
 from unitalk_core.models.phonemes import prompt_tokens
 
 
@@ -57,3 +63,16 @@ def test_the_first_words_of_a_speech_can_be_left_out():
     assert without_first_words(prompt, 2) == "a man <S>you<E> a deep voice"
     assert without_first_words(prompt, 3) == "a man a deep voice"
     assert without_first_words("no tags here", 1) == "no tags here"
+
+
+def test_brackets_with_a_number_after_a_colon_are_weights() -> None:
+    parts = [("a ", 1.0), ("loud", 1.3), (" bell", 1.0)]
+    assert weighted_parts("a (loud:1.3) bell") == parts
+    assert without_weights("a (loud:1.3) (bell:2), (part 2:.5)") == "a loud bell, part 2"
+
+
+@pytest.mark.parametrize(
+    "text", ["(a, b)", "16:9 (16:9)", "at (10:30)", "(Paris:1999)", "(see: 2)", ":) (x:", "(<S>hi<E>:1.2)"]
+)
+def test_all_other_brackets_are_text(text: str) -> None:
+    assert weighted_parts(text) == [(text, 1.0)]

@@ -10,6 +10,7 @@ import pytest
 
 from unitalk_core.data.synthetic import spoken_words
 from unitalk_core.models.captions import CAPTION_WORDS
+from unitalk_core.models.markup import without_weights
 from unitalk_core.models.phonemes import (
     BOUNDARY,
     IDS,
@@ -22,6 +23,7 @@ from unitalk_core.models.phonemes import (
     prompt_tokens,
     pronounce,
     speech_tokens,
+    token_weights,
     unspoken,
     vocabulary_hash,
 )
@@ -154,3 +156,11 @@ def test_unpaired_tags_are_a_sentence(prompt: str) -> None:
 def test_too_long_a_prompt_names_how_much_fits() -> None:
     with pytest.raises(ValueError, match=r"makes \d+ tokens and 60 fit; say about 10 words"):
         prompt_ids(f"<S>{'potato ' * 20}<E>", limit=60)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["<S>(hello:1.2)<E>", "<S>- (5:1.2)th of (may:0.8)!<E>", "a (man:2) (<S>hi<E>)", "(mumble:1.5)", ""],
+)
+def test_every_token_has_one_weight(prompt: str) -> None:
+    assert len(token_weights(prompt)) == len(prompt_tokens(without_weights(prompt)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitalk_core.models.phonemes import IDS, VOCABULARY, vocabulary_hash
+from unitalk_core.models.phonemes import IDS, VOCABULARY, prompt_tokens, vocabulary_hash
 from unitalk_core.models.text_encoder import (
     PhonemeConfig,
     PhonemeEncoder,
@@ -68,6 +68,19 @@ def test_a_text_is_encoded_the_same_beside_any_other(phonemes: PhonemeEncoder) -
     torch.testing.assert_close(both, alone)
     ids = phonemes.tokenize(texts[:1])[:, :4]
     torch.testing.assert_close(phonemes(ids), both[:1, :4])
+
+
+@torch.no_grad()
+def test_a_weight_scales_the_features_of_its_words_and_is_not_spoken(phonemes: PhonemeEncoder) -> None:
+    plain, weighted = phonemes.encode(
+        ["a woman <S>hello melody, bye<E> voice", "a (woman:0.5) <S>hello (melody:1.5), bye<E> voice"]
+    )
+    ratio = (weighted / plain)[plain.any(-1)].median(-1).values
+    tokens = prompt_tokens("a woman <S>hello melody, bye<E> voice")
+    melody = tokens.index("OW1") + 1  # with the boundary before it
+    expected = torch.ones(len(tokens))
+    expected[1], expected[melody : tokens.index(",")] = 0.5, 1.5
+    torch.testing.assert_close(ratio, expected)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ import numpy as np
 import sentencepiece
 import torch
 from comfy.text_encoders import wan
-from rig import HERE, NODES, core, error_of, host_nodes, joint, measure, pair, run, worst
+from rig import HERE, NODES, core, empty, error_of, host_nodes, joint, measure, pair, run, worst
 
 
 @measure
@@ -132,8 +132,44 @@ def text() -> dict[str, Any]:
     """Our text node, and the stock one on the same prompt."""
     ours, prompt = run("UniTalkTextEncode", HERE.clip, "", "hello (melody:1.5)", "", "auto")
     stock = NODES["CLIPTextEncode"]().encode(HERE.clip, prompt)[0]
+    plain = run("UniTalkTextEncode", HERE.clip, "", "hello melody", "", "auto")[0]
     ovi = run("UniTalkTextEncode", HERE.clip, "A room.", "hello", "rain", "ovi-960")[1]
-    return {"prompt": prompt, "same": torch.equal(ours[0][0], stock[0][0]), "ovi": ovi}
+    ratio = (ours[0][0] / plain[0][0])[plain[0][0].any(-1)]
+    return {
+        "prompt": prompt,
+        "same": torch.equal(ours[0][0], stock[0][0]),
+        "ovi": ovi,
+        "weights": sorted({round(one, 4) for one in ratio.median(-1).values.tolist()}),
+    }
+
+
+@measure
+def negative() -> dict[str, Any]:
+    """A text of its own for each stream, with the two streams apart, through both samplers."""
+    apart = HERE.model.clone()
+    apart.model_options["transformer_options"] |= {"a2v_cross_attn": False, "v2a_cross_attn": False}
+
+    def made(picture: str, sound: str, sample: Callable[..., Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        told = run("UniTalkNegativeEncode", HERE.clip, picture, sound)
+        return pair(sample(told))
+
+    def ours(told: Any) -> Any:
+        guidance = {"video_cfg": 2.0, "audio_cfg": 3.0, "denoise": 1.0}
+        seeds = {"video_seed": 1, "audio_seed": 2, "steps": 2, "sampler": "euler"}
+        return run("UniTalkJointSampler", apart, HERE.positive, told, empty(), **seeds, **guidance)
+
+    def stock(told: Any) -> Any:
+        options = (2, 3.0, "euler", "simple", HERE.positive, told, empty())
+        return host_nodes.common_ksampler(apart, 1, *options)[0]
+
+    found = {}
+    for name, sample in (("joint", ours), ("ksampler", stock)):
+        none, seen, heard = (made(*text, sample) for text in (("", ""), ("a man", ""), ("", "a man")))
+        found[name] = [
+            [not torch.allclose(a, b, atol=1e-5) for a, b in zip(none, led, strict=True)]
+            for led in (seen, heard)
+        ]
+    return found | {"tags": error_of(lambda: run("UniTalkNegativeEncode", HERE.clip, "", "<S>hi<E>"))}
 
 
 @measure
@@ -157,11 +193,21 @@ def stock_umt5() -> dict[str, Any]:
         model_options={"umt5xxl_model_config": small, "dtype": torch.float32},
         state_dict=[ours.state_dict()],
     )
-    told, prompt = run("UniTalkTextEncode", clip, "a woman", "hello (melody:1.5)", "rain", "auto")
+    told, prompt = run("UniTalkTextEncode", clip, "a woman", "hello (melody)", "rain", "auto")
+    weighted, _ = run("UniTalkTextEncode", clip, "", "hello (melody:1.5)", "", "auto")
+    bracketed, _ = run("UniTalkTextEncode", clip, "(a room)", "hello (melody:1.5)", "", "auto")
+    stock, escaped = (
+        NODES["CLIPTextEncode"]().encode(clip, text)[0]
+        for text in ("<S>hello (melody:1.5)<E>", r"\(a room\) <S>hello (melody:1.5)<E>")
+    )
     return {
         "prompt": prompt,
         "shape": list(told[0][0].shape),
         "core": worst(told[0][0], ours.encode([prompt])),
+        "weighted": [
+            torch.equal(weighted[0][0], stock[0][0]),
+            torch.equal(bracketed[0][0], escaped[0][0]),
+        ],
     }
 
 
