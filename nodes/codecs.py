@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..unitalk_core.av import AV, Clip, ClipFormat
+from ..unitalk_core.excerpt import take_voice
 from ..unitalk_core.media import fill_frames, resample
 from ..unitalk_core.models.audio_codec import AudioCodec
 from ..unitalk_core.models.markup import check_untagged, weighted_parts
 from ..unitalk_core.models.text_encoder import clean_text
 from ..unitalk_core.models.video_vae import VideoVAE
-from ..unitalk_core.pipeline import MIN_VOICE
 from . import host
 
 # bytes of working memory per byte of precision: the host's figures for the Wan2.2 VAE, per pixel of one frame
@@ -162,14 +162,11 @@ def audio_codec_of(vae: Any) -> AudioCodec:
     return stage.codec
 
 
-def encode_voice(vae: Any, audio: Any) -> Tensor:
-    """AUDIO of any rate, one or two channels -> (1, n, c), latents of this VAE, time first."""
-    waveform, sample_rate = host.waveform_of(audio, purpose="take the voice from")
-    seconds = waveform.shape[1] / sample_rate
-    if seconds < MIN_VOICE:
-        raise ValueError(f"a voice needs at least {MIN_VOICE:g} s of sound, got {seconds:.2f} s")
-    mono = resample(waveform.mean(dim=0, keepdim=True), sample_rate, audio_codec_of(vae).sample_rate)
-    return vae.encode(mono.T[None]).transpose(1, 2)
+def encode_voice(vae: Any, audio: Any, longest: float, start: float | None) -> tuple[Tensor, str]:
+    """AUDIO of any rate and channels -> (1, n, c), latents of this VAE, time first, and what was taken."""
+    sample_rate = audio_codec_of(vae).sample_rate
+    taken = take_voice(*host.waveform_of(audio, "take the voice from", None), sample_rate, longest, start)
+    return vae.encode(taken.waveform[None, :, None]).transpose(1, 2), taken.text
 
 
 def decode_picture(vae: Any, latent: Tensor) -> Tensor:

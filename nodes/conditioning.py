@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..unitalk_core.excerpt import LONGEST, voice_seconds
 from ..unitalk_core.models.markup import build_prompt
 from . import codecs, host
 from .host import io
@@ -99,12 +100,50 @@ class UniTalkReferenceAudioEncode(io.ComfyNode):
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="The encoded text."),
                 io.Vae.Input("audio_vae", tooltip="The audio VAE that the model was trained with."),
-                io.Audio.Input("audio", tooltip="3 to 5 seconds of one voice, without music."),
+                io.Audio.Input("audio", tooltip="One voice, without music; any rate, any length from 0.5 s."),
+                io.Combo.Input(
+                    "stretch",
+                    options=["longest voiced", "from start"],
+                    default="longest voiced",
+                    optional=True,
+                    tooltip="Of a long recording: the longest stretch in which somebody speaks, found in its "
+                    "first minute, or what begins at start.",
+                ),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=86400.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Seconds into the recording, for from start.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that will hear it: no more is taken than it hears. Without it, 5 s.",
+                ),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning")],
+            outputs=[
+                io.Conditioning.Output(display_name="conditioning"),
+                io.String.Output(
+                    "used", display_name="used", tooltip="Which seconds were taken, in which form."
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, conditioning: Any, audio_vae: Any, audio: Any) -> io.NodeOutput:
-        reference = codecs.encode_voice(audio_vae, audio)
-        return io.NodeOutput(host.with_values(conditioning, {"reference": reference}))
+    def execute(
+        cls,
+        conditioning: Any,
+        audio_vae: Any,
+        audio: Any,
+        stretch: str = "longest voiced",
+        start: float = 0.0,
+        model: Any = None,
+    ) -> io.NodeOutput:
+        longest = LONGEST if model is None else voice_seconds(host.config_of(model))
+        begin = start if stretch == "from start" else None
+        reference, used = codecs.encode_voice(audio_vae, audio, longest, begin)
+        host.say(used)
+        return io.NodeOutput(host.with_values(conditioning, {"reference": reference}), used)

@@ -225,8 +225,11 @@ def with_values(conditioning: Any, values: dict[str, Any]) -> Any:
 # --- sound and video -------------------------------------------------------------------------------------
 
 
-def waveform_of(audio: dict[str, Any] | None, purpose: str) -> tuple[Tensor, int]:
-    """AUDIO -> ((channels, samples), sample_rate); ValueError in one sentence for what cannot be used."""
+def waveform_of(audio: dict[str, Any] | None, purpose: str, channels: int | None = 2) -> tuple[Tensor, int]:
+    """AUDIO -> ((channels, samples), sample_rate); ValueError in one sentence for what cannot be used.
+
+    channels: how many there may be; None is any number.
+    """
     if audio is None:
         raise ValueError(f"there is no audio to {purpose}: the video it came from has no sound track")
     waveform, sample_rate = audio["waveform"], int(audio["sample_rate"])
@@ -237,7 +240,7 @@ def waveform_of(audio: dict[str, Any] | None, purpose: str) -> tuple[Tensor, int
         )
     if waveform.shape[0] > 1:
         raise ValueError(f"the audio to {purpose} holds {waveform.shape[0]} clips; give one clip at a time")
-    if waveform.shape[1] > 2:
+    if channels is not None and waveform.shape[1] > channels:
         raise ValueError(f"the audio to {purpose} has {waveform.shape[1]} channels; mix it to one or two")
     return waveform[0], sample_rate
 

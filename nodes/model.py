@@ -159,7 +159,7 @@ class UniTalk(comfy.model_base.BaseModel):
         self.unitalk: ModelConfig = model_config.unet_config["config"]
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Conditioning -> what `_apply_model` passes on: shapes, voices, the sound's text, masks, coupling."""
+        """Conditioning -> what `_apply_model` passes on: shapes, voices, text of the sound, masks, couple."""
         out = super().extra_conds(**kwargs)
         shapes = kwargs.get("latent_shapes")
         if shapes is not None:

@@ -27,6 +27,7 @@ from .diffusion.denoiser import Conditioning, Denoiser
 from .diffusion.guidance import UNGUIDED, Guidance, Term, Without
 from .diffusion.samplers import SAMPLERS, WHOLE_TIMESTEPS
 from .diffusion.schedules import SCHEDULES, sigma_at
+from .excerpt import MIN_VOICE, take_voice, voice_seconds
 from .kept import keep, still_frames
 from .media import fill_frames
 from .models.markup import build_prompt, check_untagged, without_weights
@@ -44,7 +45,6 @@ OnStep = Callable[[int, Latents], None]
 
 MAX_SIDE = 2048  # pixels
 MAX_STEPS = 1000  # of the training grid
-MIN_VOICE = 0.5  # seconds
 DEFAULT_SECONDS = 2.4  # of a clip in which nobody speaks
 LEAD_SECONDS, PHONE_SECONDS, GAP_SECONDS, PAUSE_SECONDS = 0.6, 0.087, 0.16, 0.25  # of synthetic speech
 TINY = "tiny"
@@ -81,7 +81,8 @@ class Request:
     """What is to be made. Sizes in pixels; `audio_seed` None = `seed`; `shift` None = the model's own.
 
     negative_scene, negative_sound: what guidance leads each stream away from; "" is the null text.
-    voice: (samples,) at the model's sample rate, a few seconds of who shall speak.
+    voice: (samples,) at the model's sample rate, of who shall speak. Of a long one the model hears
+        the longest voiced stretch.
     voices: further ones, each heard in its own seconds alone, and `voice` in the rest.
     image: (h, w, 3) in 0..1, the first frame; it is scaled and cropped to fill the clip.
     last_image: the same for the end, where the clip comes to rest for the frames of one latent.
@@ -403,12 +404,13 @@ def voice_of(config: ModelConfig, request: Request) -> Tensor | None:
 
 
 def encode_voice(bundle: Bundle, voice: Tensor) -> Tensor:
-    """(samples,) -> (1, n, c): the audio latents of a voice, time first, as many as the model hears."""
-    stride = bundle.audio_codec.stride
-    heard = voice[: min(bundle.config.reference_len, len(voice) // stride) * stride]
-    if len(voice) - len(heard) >= stride:
-        log.info("the model hears the first %.1f s of the voice", len(heard) / bundle.audio_codec.sample_rate)
-    return bundle.audio_codec.encode(heard[None].to(bundle.device)).transpose(1, 2)
+    """(samples,) -> (1, n, c): the audio latents of a voice, time first, of the seconds the model hears."""
+    codec = bundle.audio_codec
+    taken = take_voice(voice[None], codec.sample_rate, codec.sample_rate, voice_seconds(bundle.config))
+    if len(taken.waveform) < len(voice):
+        log.info("the model hears %s of the voice", taken.text)
+    whole = len(taken.waveform) // codec.stride * codec.stride
+    return codec.encode(taken.waveform[None, :whole].to(bundle.device)).transpose(1, 2)
 
 
 def kept_parts(bundle: Bundle, request: Request, noise: Latents) -> tuple[Latents | None, Latents | None]:

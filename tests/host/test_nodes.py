@@ -181,6 +181,13 @@ def test_a_voice_changes_the_sound_and_is_cut_to_what_the_model_hears(measured):
     assert found["long"] == [1, 20, 21]
 
 
+def test_what_was_taken_of_a_voice_is_said(measured):
+    used, cut, shape = measured("voice")["used"]
+    assert used == "0.00-3.00 s of 3.00 s, 48 kHz stereo -> 16 kHz mono"
+    assert cut == "1.50-5.60 s of 8.00 s, 44.1 kHz 6 channels -> 16 kHz mono"
+    assert shape == [1, 128, 20]  # as many as this model hears
+
+
 def test_a_voice_that_is_none_or_too_short_gets_a_sentence(measured):
     assert "there is no audio to take the voice from" in measured("voice")["none"]
     assert "at least 0.5 s" in measured("voice")["short"]

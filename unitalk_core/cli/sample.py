@@ -248,7 +248,7 @@ def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
     given = {one.name: getattr(args, one.name) for one in fields(Request) if one.name in args}
     given |= guidance_from(args)
     if "voice" in given:
-        given |= voices_from(given["voice"], rate)
+        given |= voices_from(given["voice"], bundle)
     for name in ("image", "last_image"):
         if name in given:
             given[name] = read_image(given[name])
@@ -264,15 +264,14 @@ def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
     return request
 
 
-def voices_from(texts: list[str], sample_rate: int) -> dict[str, Any]:
+def voices_from(texts: list[str], bundle: Bundle) -> dict[str, Any]:
     """FILE, or FILE@START-END with an end that may be left out -> `voice` and `voices` of a request."""
-    from ..media import read_audio
     from ..pipeline import Voice
 
     found, ranged = [], []
     for text in texts:
         timed = None if Path(text).is_file() else SPAN.fullmatch(text)
-        waveform = read_audio(timed[1] if timed else text, sample_rate, mono=True)[0][0]
+        waveform = heard_voice(timed[1] if timed else text, bundle)
         if timed is None:
             found.append(waveform)
         else:
@@ -280,6 +279,17 @@ def voices_from(texts: list[str], sample_rate: int) -> dict[str, Any]:
     if len(found) > 1:
         raise ValueError(f"{len(found)} voices would speak at once; say when, such as --voice FILE@0-1.5")
     return {"voice": found[0] if found else None, "voices": tuple(ranged)}
+
+
+def heard_voice(path: str, bundle: Bundle) -> Tensor:
+    """What the model hears of a recording; says which seconds these are."""
+    from ..excerpt import take_voice, voice_seconds
+    from ..media import read_audio
+
+    form = bundle.config.format
+    taken = take_voice(*read_audio(path), form.sample_rate, voice_seconds(bundle.config))
+    print(f"{path}: the voice is {taken.text}")
+    return taken.waveform
 
 
 def clip_at_rates(path: str, bundle: Bundle) -> Clip:

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from ..av import ClipFormat
 from ..config import ModelConfig
+from ..excerpt import MIN_VOICE
 from ..media import read_audio
 from ..models.markup import SPEECH_TAGS, TAG
 from ..models.phonemes import prompt_ids, unknown_captions
 from ..models.text_encoder import clean_text
-from ..pipeline import MIN_VOICE
 from .clips import CAPTION, Probe, Row, probe, prompts_of, read_clip, whole_frames
 
 log = logging.getLogger("unitalk")

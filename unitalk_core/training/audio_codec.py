@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..evaluation.voice import HOP, WINDOW, pitch_track
 from ..models.audio_vae import AUDIO_VAE_TINY, AudioVAE, AudioVAEConfig, project_weights
 from ..models.mel import MEL_16K, Mel, MelConfig
 from ..models.source import LOWEST
 from ..models.stft import stft
 from ..models.vocos import VOCOS_TINY, Track, Vocos, VocosConfig, start_from_mel
+from ..pitch import HOP, WINDOW, pitch_track
 from .loop import Budget, OnStep, fit
 
 log = logging.getLogger("unitalk")

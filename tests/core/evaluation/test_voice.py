@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unitalk_core.evaluation.voice import cents, median_pitch, pitch_track, timbre, timbre_distance
+from unitalk_core.evaluation.voice import cents, median_pitch, timbre, timbre_distance
+from unitalk_core.pitch import pitch_track
 
 RATE = 16000
 

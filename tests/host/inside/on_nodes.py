@@ -108,15 +108,20 @@ def wan_vae_of_the_host() -> float:
 
 @measure
 def voice() -> dict[str, Any]:
-    """A reference voice of another rate and two channels; one too long, one too short, none."""
+    """A reference voice of another rate and more channels; one too long, one too short, none."""
 
-    def speak(seconds: float, rate: int = 48000) -> dict[str, Any]:
-        noise = torch.randn(1, 2, int(seconds * rate), generator=torch.Generator().manual_seed(1))
+    def speak(seconds: float, rate: int = 48000, channels: int = 2) -> dict[str, Any]:
+        noise = torch.randn(1, channels, int(seconds * rate), generator=torch.Generator().manual_seed(1))
         return {"waveform": noise * 0.1, "sample_rate": rate}
 
-    told = run("UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, speak(3))
-    long = run("UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, speak(8))
+    def encoded(audio: dict[str, Any], **given: Any) -> tuple[Any, str]:
+        return run("UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, audio, **given)
+
+    told, used = encoded(speak(3))
+    long, _ = encoded(speak(8))
+    heard, cut = encoded(speak(8, 44100, 6), stretch="from start", start=1.5, model=HERE.model)
     return {
+        "used": [used, cut, list(heard[0][1]["reference"].shape)],
         "shape": list(told[0][1]["reference"].shape),
         "changes": worst(pair(joint(positive=told))[1], pair(joint())[1]),
         "long": list(pair(joint(positive=long))[1].shape),
