@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..unitalk_core.av import Clip
-from ..unitalk_core.media import match_lengths
+from ..unitalk_core.media import lengths, match_lengths
+from ..unitalk_core.provenance import provenance_tags, words_hash
+from ..unitalk_core.subtitles import add_track, cues_of, write_srt
 from . import codecs, host
+from .graph import Graph, sources
 from .host import io
 
 
@@ -86,12 +91,69 @@ class UniTalkMuxAV(io.ComfyNode):
                     tooltip="When the lengths differ by more than one frame: stop and say by how much, fill "
                     "the shorter with silence or its last frame, or cut the longer.",
                 ),
+                io.String.Input(
+                    "speech",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="What is said, for subtitles: the speech, or the prompt of UniTalk Text Encode.",
+                ),
+                io.Combo.Input(
+                    "subtitles",
+                    options=["none", "track", "srt"],
+                    default="none",
+                    optional=True,
+                    tooltip="track: inside the saved mp4, for players to switch on. srt: a file beside it.",
+                ),
+                io.Boolean.Input(
+                    "provenance",
+                    default=True,
+                    optional=True,
+                    tooltip="Write into the saved file that AI made it, with models, seeds and a hash of the "
+                    "words.",
+                ),
             ],
-            outputs=[io.Video.Output(display_name="video", tooltip="For the stock SaveVideo.")],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="For the stock SaveVideo."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Both lengths and their difference in ms."
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, images: Any, audio: Any, fps: float, on_mismatch: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        images: Any,
+        audio: Any,
+        fps: float,
+        on_mismatch: str,
+        speech: str = "",
+        subtitles: str = "none",
+        provenance: bool = True,
+    ) -> io.NodeOutput:
         waveform, sample_rate = host.waveform_of(audio, purpose="join with the picture")
         clip = Clip(host.frames_of(images), waveform, host.frame_rate(fps), sample_rate)
-        return io.NodeOutput(host.video_of(match_lengths(clip, on_mismatch)))
+        fitted = match_lengths(clip, on_mismatch)
+        report = lengths(clip) if fitted is clip else f"{lengths(clip)}; {on_mismatch}: {lengths(fitted)}"
+        host.say(report)
+        tags = told_sources(*host.running(cls)) if provenance else {}
+        return io.NodeOutput(host.TaggedVideo(fitted, tags, subtitler(subtitles, speech, fitted)), report)
+
+
+def told_sources(graph: Graph, node: str) -> dict[str, Any]:
+    """Tags that say what in the graph made the clip."""
+    models, seeds, words = sources(graph, node)
+    return provenance_tags(models, seeds, [words_hash(*one) for one in words])
+
+
+def subtitler(subtitles: str, speech: str, clip: Clip) -> Callable[[Path], Any] | None:
+    """What gives a saved file its subtitles; ValueError if there are no words for them."""
+    if subtitles == "none":
+        return None
+    cues = cues_of(speech, clip.waveform, clip.sample_rate)
+    if not cues:
+        raise ValueError("there are no words for subtitles; give the speech, or choose none")
+    write = {"track": add_track, "srt": write_srt}[subtitles]
+    return lambda video: write(video, cues)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -39,6 +40,8 @@ __all__ = ["ComfyExtension", "io"]  # the host's API, imported by the nodes from
 
 FOLDERS = {"model": "diffusion_models", "vae": "vae", "text": "text_encoders"}
 PREVIEW = 512  # pixels of the longer side
+NTSC = tuple(Fraction(1000 * rate, 1001) for rate in (24, 30, 48, 60, 120))  # what 23.98, 29.97 ... stand for
+ROUNDING = 0.005  # an fps is typed with two digits behind the point
 
 
 # --- files and models ------------------------------------------------------------------------------------
@@ -271,18 +274,36 @@ def audio_of(waveform: Tensor, sample_rate: int) -> dict[str, Any]:
 
 
 def frame_rate(fps: float) -> Fraction:
-    """fps as the fraction that it stands for; ValueError for what is no frame rate."""
+    """fps as the fraction that it stands for, 29.97 as 30000/1001; ValueError for what is no frame rate."""
     if not (math.isfinite(fps) and 1 <= fps <= 240):
         raise ValueError(f"fps must be from 1 to 240, got {fps:g}; connect the fps of UniTalk Empty Latent")
-    return Fraction(fps).limit_denominator(1001)
+    ntsc = next((rate for rate in NTSC if abs(fps - rate) < ROUNDING), None)
+    return ntsc or Fraction(fps).limit_denominator(1001)
 
 
-def video_of(clip: Clip) -> Any:
-    """A finished clip -> VIDEO"""
-    audio = audio_of(clip.waveform[None], clip.sample_rate)
-    return InputImpl.VideoFromComponents(
-        Types.VideoComponents(images=clip.frames, audio=audio, frame_rate=clip.fps)
-    )
+class TaggedVideo(InputImpl.VideoFromComponents):
+    """A VIDEO that takes tags and subtitles along to wherever it is saved.
+
+    subtitle: called with the path of the mp4 once it is written.
+    """
+
+    def __init__(self, clip: Clip, tags: dict[str, Any], subtitle: Callable[[Path], Any] | None) -> None:
+        audio = audio_of(clip.waveform[None], clip.sample_rate)
+        super().__init__(Types.VideoComponents(images=clip.frames, audio=audio, frame_rate=clip.fps))
+        self.tags, self.subtitle = tags, subtitle
+
+    def save_to(
+        self,
+        path: Any,
+        format: Any = Types.VideoContainer.AUTO,
+        codec: Any = Types.VideoCodec.AUTO,
+        metadata: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """As the host saves it, with the tags among its metadata. A stream gets no subtitles."""
+        super().save_to(path, format, codec, self.tags | (metadata or {}), **options)
+        if self.subtitle is not None and isinstance(path, str | os.PathLike):
+            self.subtitle(Path(path))
 
 
 def video_file(path: Path) -> Any:
@@ -330,6 +351,12 @@ def model_shift(model: Any) -> float:
     if shift is None:
         raise ValueError("this model has no flow shift; give a shift above 0")
     return float(shift)
+
+
+def running(node: type[io.ComfyNode]) -> tuple[dict[str, Any], str]:
+    """The graph that runs, and the id of this node in it; empty outside of one. For nodes that hide both."""
+    hidden = node.hidden
+    return (hidden.prompt or {}, str(hidden.unique_id)) if hidden is not None else ({}, "")
 
 
 def sampling_options(model: Any, steps: int) -> dict[str, Any]:

@@ -77,3 +77,17 @@ def embedded(tiny_bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
     parts = (getattr(tiny_bundle, name) for name in Parts._fields)
     save_embedded(folder, Parts(*parts))
     return folder
+
+
+@pytest.fixture
+def short_clip() -> Any:
+    """Nine frames and their sound, neither of them even."""
+    from fractions import Fraction
+
+    import torch
+
+    from unitalk_core.av import Clip
+
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(9, 64, 64, 3, generator=generator)
+    return Clip(picture, torch.rand(1, 5760, generator=generator) - 0.5, Fraction(25), 16000)

@@ -261,6 +261,16 @@ def match_lengths(clip: Clip, on_mismatch: OnMismatch = "error") -> Clip:
     return _cut_or_fill(clip, seconds)
 
 
+def lengths(clip: Clip) -> str:
+    """How long picture and sound are, each in its own units and in ms, and by how much they differ."""
+    picture, sound = len(clip.frames) / clip.fps, Fraction(clip.waveform.shape[-1], clip.sample_rate)
+    return (
+        f"picture {len(clip.frames)} frames at {clip.fps} fps = {float(1000 * picture):.3f} ms, "
+        f"sound {clip.waveform.shape[-1]} samples at {clip.sample_rate} Hz = {float(1000 * sound):.3f} ms, "
+        f"sound - picture = {float(1000 * (sound - picture)):+.3f} ms"
+    )
+
+
 def _cut_or_fill(clip: Clip, seconds: Fraction) -> Clip:
     """Both streams over `seconds`: cut, or filled with the last frame and with silence."""
     count = max(1, round(seconds * clip.fps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -227,7 +228,37 @@ def test_a_length_mismatch_is_named_in_milliseconds_or_mended_when_told(measured
     assert "200 ms" in found["error"]
     assert found["pad"] == [25, 16000, "25"]
     assert found["trim"] == [20, 12800, "25"]
-    assert found["ntsc"] == "2997/100"
+    assert found["ntsc"] == "30000/1001"
+
+
+def test_both_lengths_are_reported_exactly(measured):
+    fits, trimmed, ntsc = measured("lengths")["reports"]
+    assert fits == (
+        "picture 25 frames at 25 fps = 1000.000 ms, sound 15400 samples at 16000 Hz = 962.500 ms, "
+        "sound - picture = -37.500 ms"
+    )
+    assert "= -200.000 ms; trim: picture 20 frames" in trimmed and trimmed.endswith("= +0.000 ms")
+    assert "picture 25 frames at 30000/1001 fps = 834.167 ms" in ntsc and ntsc.endswith("= +0.021 ms")
+
+
+def test_a_saved_video_says_that_ai_made_it_unless_told_not_to(measured):
+    found = measured("saved_video")
+    assert found["none"]["tags"] == {"prompt": '{"1": {}}', "comment": None, "provenance": None}
+    assert found["track"]["tags"]["comment"].startswith('"Made by AI, ComfyUI-UniTalk ')
+    assert json.loads(found["track"]["tags"]["provenance"])["made_by"] == "AI"
+    assert found["track"]["tags"]["prompt"] == '{"1": {}}'
+
+
+def test_subtitles_are_inside_the_saved_file_or_beside_it(measured):
+    found = measured("saved_video")
+    assert found["none"]["streams"] == found["srt"]["streams"] == ["video", "audio"]
+    assert found["track"]["streams"] == ["video", "audio", "subtitle"]
+    assert {one["frames"] for one in (found["none"], found["track"], found["srt"])} == {25}
+    assert found["track"]["files"] == ["clip.mp4"]
+    assert found["srt"]["files"] == ["clip.mp4", "clip.srt"]
+    assert "\nGood morning.\n" in found["srt text"]
+    assert found["stream"] > 1000
+    assert "there are no words for subtitles; give" in found["no words"]
 
 
 @pytest.mark.parametrize("name", SENTENCES)

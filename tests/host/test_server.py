@@ -7,11 +7,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from tests.rules.node_table import ROOT
 from unitalk_core.av import Clip
 from unitalk_core.media import read_video
+from unitalk_core.provenance import words_hash
 from unitalk_core.weights.files import read_metadata
 
 GRAPHS = ("text_to_talking_clip", "stock_samplers", "guided_second_take")
@@ -94,6 +96,19 @@ def test_the_same_seeds_give_the_same_clip_and_other_seeds_another(server):
     assert first.frames.equal(second.frames)
     assert first.waveform.equal(second.waveform)
     assert not first.frames.equal(other.frames)
+
+
+def test_a_saved_clip_says_which_model_seeds_and_words_made_it(server):
+    changes = {"steps": 2, "seconds": 0.6, "video_seed": 5, "audio_seed": 6, "filename_prefix": "told"}
+    made = graph("weights_and_negatives", **changes)
+    path = only_mp4(server, server.wait_for(server.queue(made)))
+    text = next(one["inputs"] for one in made.values() if one["class_type"] == "UniTalkTextEncode")
+    with av.open(str(path)) as file:
+        told = json.loads(file.metadata["provenance"])
+        assert [one.type for one in file.streams] == ["video", "audio", "subtitle"]
+    assert told["models"] == ["tiny"]
+    assert told["seeds"] == {"video_seed": 5, "audio_seed": 6}
+    assert words_hash(text["scene"], text["speech"], text["sound"]) in told["words_sha256"]
 
 
 def test_a_running_graph_stops_when_told(server):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    ["av", "child", "geometry", "peak", "workers"],
+    ["av", "child", "geometry", "peak", "provenance", "workers"],
     ["config"],
     ["models"],
     ["diffusion", "weights", "media"],
-    ["kept", "latent_file", "pitch", "seam"],
+    ["kept", "latent_file", "pitch", "seam", "subtitles"],
     ["excerpt"],
     ["pipeline", "data"],
     ["training", "evaluation"],

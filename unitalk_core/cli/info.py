@@ -58,9 +58,10 @@ def precisions(path: Path) -> Counter[str]:
 
 
 def shortened(value: str) -> str:
-    """Metadata on one line, JSON without its spaces."""
+    """Metadata on one line, JSON without its spaces, a text in JSON as itself."""
     try:
-        value = json.dumps(json.loads(value), separators=(",", ":"), ensure_ascii=False)
+        held = json.loads(value)
+        value = held if isinstance(held, str) else json.dumps(held, separators=(",", ":"), ensure_ascii=False)
     except json.JSONDecodeError:
         value = " ".join(value.split())
     return value if len(value) <= SHOWN else f"{value[:SHOWN]}… ({len(value)} characters)"
@@ -91,4 +92,4 @@ def about_stream(stream: Any) -> dict[str, str]:
     if stream.type == "audio":
         channels = f"{stream.channels} channel" + "s" * (stream.channels > 1)
         return {"sound": f"{stream.codec_context.name}, {stream.rate} Hz, {channels}{length}"}
-    return {stream.type: "present"}
+    return {stream.type: getattr(stream.codec_context, "name", "present")}

@@ -216,22 +216,32 @@ def make_clip(bundle: Bundle, args: argparse.Namespace, load_seconds: float = 0.
     with tqdm(total=request.steps, desc=out.name, unit="step", delay=0.2) as bar:
         clip = generate(bundle, request, lambda *_: bar.update(), trace)
     with trace.stage("write"):
-        write(out, clip, request, bundle)
+        write(out, clip, request, bundle, provenance_of(args, request))
     total = load_seconds + time.perf_counter() - start
     report = describe(out, clip, request, bundle, trace) | {"total_seconds": round(total, 3)}
     print(summary(report))
     return report
 
 
-def write(out: Path, clip: Clip, request: Request, bundle: Bundle) -> None:
-    """As mp4, or as wav where there is no picture."""
+def provenance_of(args: argparse.Namespace, request: Request) -> dict[str, str]:
+    """Tags that say what made the clip."""
+    from ..provenance import as_text, provenance_tags, words_hash
+
+    seeds = {"video_seed": request.seeds.video, "audio_seed": request.seeds.audio}
+    words = words_hash(request.scene, request.say, request.sound)
+    models = [Path(one).name for one in (args.model, *args.lora)]
+    return as_text(provenance_tags(models, seeds, [words]))
+
+
+def write(out: Path, clip: Clip, request: Request, bundle: Bundle, provenance: dict[str, str]) -> None:
+    """As mp4 with tags, or as wav, which has no room for them, where there is no picture."""
     from ..media import write_clip, write_wav
 
     if clip.frames is None:
         write_wav(out, clip.waveform, clip.sample_rate)
     else:
         told = {"unitalk": json.dumps(asked_for(request))}
-        write_clip(out, clip, told, scale(request, bundle))
+        write_clip(out, clip, told | provenance, scale(request, bundle))
 
 
 def scale(request: Request, bundle: Bundle) -> int:

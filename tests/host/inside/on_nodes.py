@@ -6,10 +6,13 @@ import asyncio
 import importlib
 import io
 import logging
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import comfy.nested_tensor
 import comfy.sd
 import comfyui_version
@@ -223,15 +226,48 @@ def lengths() -> dict[str, Any]:
 
     def mux(samples: int, mode: str, fps: float = 25.0) -> Any:
         audio = {"waveform": torch.zeros(1, 1, samples), "sample_rate": rate}
-        video = run("UniTalkMuxAV", images, audio, fps, mode).get_components()
+        video = run("UniTalkMuxAV", images, audio, fps, mode)[0].get_components()
         return [len(video.images), video.audio["waveform"].shape[-1], str(video.frame_rate)]
 
+    def report(samples: int, mode: str, fps: float = 25.0) -> str:
+        audio = {"waveform": torch.zeros(1, 1, samples), "sample_rate": rate}
+        return run("UniTalkMuxAV", images, audio, fps, mode)[1]
+
     return {
+        "reports": [report(15400, "error"), report(12800, "trim"), report(13347, "pad", 29.97)],
         "fits": mux(16000 - 600, "error"),
         "error": error_of(lambda: mux(12800, "error")),
         "pad": mux(12800, "pad"),
         "trim": mux(12800, "trim"),
         "ntsc": mux(16000, "pad", 29.97)[2],
+    }
+
+
+@measure
+def saved_video() -> dict[str, Any]:
+    """What the host's own way of saving leaves in a file, and beside it."""
+    images, found = torch.rand(25, 64, 64, 3), {}
+    audio = {"waveform": torch.rand(1, 1, 16000) - 0.5, "sample_rate": 16000}
+    for subtitles, provenance in (("none", False), ("track", True), ("srt", True)):
+        folder = Path(tempfile.mkdtemp())
+        speech = "a man <S>Good (morning:1.2). How are you?<E>"
+        options = {"speech": speech, "subtitles": subtitles, "provenance": provenance}
+        video, _ = run("UniTalkMuxAV", images, audio, 25.0, "error", **options)
+        video.save_to(str(folder / "clip.mp4"), metadata={"prompt": {"1": {}}})
+        with av.open(str(folder / "clip.mp4")) as file:
+            found[subtitles] = {
+                "streams": [one.type for one in file.streams],
+                "frames": file.streams.video[0].frames,
+                "tags": {name: file.metadata.get(name) for name in ("prompt", "comment", "provenance")},
+                "files": sorted(one.name for one in folder.iterdir()),
+            }
+    stream = io.BytesIO()
+    video.save_to(stream)
+    wrong = {"speech": " ", "subtitles": "srt"}
+    return found | {
+        "srt text": (folder / "clip.srt").read_text("utf8"),
+        "stream": len(stream.getvalue()),
+        "no words": error_of(lambda: run("UniTalkMuxAV", images, audio, 25.0, "error", **wrong)),
     }
 
 
