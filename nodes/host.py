@@ -38,7 +38,7 @@ from ..unitalk_core.config import ModelConfig
 
 __all__ = ["ComfyExtension", "io"]  # the host's API, imported by the nodes from here
 
-FOLDERS = {"model": "diffusion_models", "vae": "vae", "text": "text_encoders"}
+FOLDERS = {"model": "diffusion_models", "vae": "vae", "text": "text_encoders", "lora": "loras"}
 PREVIEW = 512  # pixels of the longer side
 NTSC = tuple(Fraction(1000 * rate, 1001) for rate in (24, 30, 48, 60, 120))  # what 23.98, 29.97 ... stand for
 ROUNDING = 0.005  # an fps is typed with two digits behind the point

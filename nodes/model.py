@@ -9,12 +9,17 @@ them; the network gets them back as a list.
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 import comfy.conds
 import comfy.latent_formats
+import comfy.lora
+import comfy.lora_convert
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -31,6 +36,7 @@ from ..unitalk_core.config import ModelConfig
 from ..unitalk_core.diffusion.denoiser import effective_coupling, token_timesteps
 from ..unitalk_core.models.mmdit import Hooks, JointDiT
 from ..unitalk_core.models.voices import Span, Voices, check_spans
+from ..unitalk_core.weights.lora import PREFIX, part_of
 from . import host
 
 # The host reckons with this x 0.01 MiB for each number of a packed latent and each byte of precision. Counted
@@ -297,6 +303,51 @@ def patch_tables(patcher: Any, device: Any, *_: Any) -> None:
     for key in patcher.patches:
         if key.endswith(".modulation") and key not in patcher.backup:
             patcher.patch_weight_to_device(key, device_to=device)
+
+
+def with_lora(
+    model: Any, tensors: dict[str, Tensor], strengths: Mapping[str, float]
+) -> tuple[Any, Counter[str], list[str]]:
+    """A MODEL with a LoRA, each part of it at its own strength; how many weights of each part it changes;
+    the keys of the file that change nothing: because they fit no weight, or not its shape."""
+    names = lora_names(model)
+    weights = model.model.state_dict()
+    tensors = comfy.lora_convert.convert_lora(tensors)
+    patches = comfy.lora.load_lora(tensors, names, log_missing=False)
+    patches = {name: patch for name, patch in patches.items() if fits(patch, weights[name])}
+    patched, matched = model.clone(), Counter()
+    for name, patch in patches.items():
+        part = part_of(name.removeprefix(PREFIX))
+        matched[part] += 1
+        patched.add_patches({name: patch}, strengths[part])
+    places = {name for name, weight in names.items() if {weight, bias_of(weight)} & patches.keys()}
+    return patched, matched, [key for key in tensors if not any(stem in places for stem in stems(key))]
+
+
+def lora_names(model: Any) -> dict[str, str]:
+    """How LoRA files may call the weights of a MODEL -> their names. Those of Wan alone fit the picture."""
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    picture = {re.sub(r"video_model[._]", "", name, count=1): weight for name, weight in names.items()}
+    return picture | names
+
+
+def bias_of(weight: str) -> str:
+    return weight.removesuffix("weight") + "bias"
+
+
+def stems(key: str) -> Iterator[str]:
+    """`a.b.lora_up.weight` -> a, a.b, a.b.lora_up"""
+    return (key[: dot.start()] for dot in re.finditer(r"\.", key))
+
+
+def fits(patch: Any, weight: Tensor) -> bool:
+    """Whether a patch has the shape of its weight; of kinds that do not show theirs, yes."""
+    if isinstance(patch, tuple):
+        return patch[1][0].shape == weight.shape
+    if patch.name != "lora" or patch.weights[3] is not None:
+        return True
+    up, down = patch.weights[:2]
+    return (up.shape[0], down[0].numel()) == (weight.shape[0], weight[0].numel())
 
 
 def put_back(

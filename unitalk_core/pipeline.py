@@ -35,7 +35,7 @@ from .models.phonemes import BOUNDARY, PAUSES, speech_tokens
 from .models.voices import Span, Voices, check_spans
 from .seam import added_frames, check_old, end_of, joined, room, seen_frames
 from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded
-from .weights.lora import apply_lora, read_lora
+from .weights.lora import apply_lora, read_lora, read_strengths
 
 log = logging.getLogger("unitalk")
 
@@ -179,11 +179,12 @@ def load_bundle(name: str = TINY) -> Bundle:
     return Bundle(*load_embedded(folder), shown=TINY_SHOWN)
 
 
-def add_lora_file(bundle: Bundle, path: str | Path, strength: float = 1.0) -> None:
-    """Add a LoRA to the bundle's model for good. FileNotFoundError, or ValueError if it does not fit."""
-    if not math.isfinite(strength):
-        raise ValueError(f"the strength of a LoRA must be a number, got {strength:g}")
-    apply_lora(bundle.model, read_lora(path), strength, path)
+def add_lora_file(bundle: Bundle, path: str | Path, strengths: str = "") -> None:
+    """Add a LoRA to the bundle's model for good. FileNotFoundError, or ValueError if it does not fit.
+
+    strengths: as `read_strengths` takes them, such as `0.8` or `0.8,sound:0`.
+    """
+    apply_lora(bundle.model, read_lora(path), read_strengths(strengths), path)
 
 
 @torch.no_grad()

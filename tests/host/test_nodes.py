@@ -129,6 +129,38 @@ def test_a_lora_of_the_stock_spelling_acts_by_its_strength_and_goes_again(measur
     assert found["1.0"] > 1e-4
 
 
+def test_a_lora_changes_the_streams_that_its_strengths_name(measured):
+    found = measured("lora_by_parts")
+    assert (found["both"], found["picture"], found["sound"]) == ([True, True], [True, False], [False, True])
+    assert found["after"] == 0
+
+
+def test_our_lora_loader_and_the_stock_one_do_the_same_at_one_strength(measured):
+    assert measured("lora_by_parts")["stock"] == 0
+
+
+@pytest.mark.parametrize("spelling", ["wan", "musubi"])
+def test_a_lora_of_wan_alone_changes_the_picture_alone(measured, spelling):
+    assert measured("lora_by_parts")[spelling] == [
+        True,
+        False,
+        "2 of 2 keys fit; weights: picture 1 at 1",
+    ]
+
+
+def test_the_report_counts_by_part_and_names_each_key_that_does_not_fit(measured):
+    found = measured("lora_by_parts")
+    assert found["ours"][2] == "5 of 5 keys fit; weights: picture 2 at 1, sound 1 at 1"
+    first, *lost = found["some"][2].splitlines()
+    assert first.startswith("5 of 7 keys fit")
+    assert sorted(lost) == [
+        "does not fit: diffusion_model.blocks.77.ffn.0.lora_up.weight",
+        "does not fit: lora_te_text.lora_up.weight",
+    ]
+    assert found["larger"][2].startswith("1 of 5 keys fit; weights: picture 1 at 1\n")
+    assert re.search("fits nothing in this model: none of its 2 keys, such as .+; it was made", found["none"])
+
+
 def test_the_host_can_load_the_model_a_second_time(measured):
     assert measured("loaded_again") == 0
 

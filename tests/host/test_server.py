@@ -9,12 +9,13 @@ from typing import Any
 
 import av
 import pytest
+import torch
 
 from tests.rules.node_table import ROOT
 from unitalk_core.av import Clip
 from unitalk_core.media import read_video
 from unitalk_core.provenance import words_hash
-from unitalk_core.weights.files import read_metadata
+from unitalk_core.weights.files import read_metadata, save_tensors
 
 GRAPHS = ("text_to_talking_clip", "stock_samplers", "guided_second_take")
 NEEDS = {"stock_samplers": (0, 32, 0)}  # LTXVDualCFGGuider
@@ -109,6 +110,23 @@ def test_a_saved_clip_says_which_model_seeds_and_words_made_it(server):
     assert told["models"] == ["tiny"]
     assert told["seeds"] == {"video_seed": 5, "audio_seed": 6}
     assert words_hash(text["scene"], text["speech"], text["sound"]) in told["words_sha256"]
+
+
+def test_a_lora_of_the_users_folder_runs_by_parts(server):
+    layer = "diffusion_model.{}_model.blocks.0.self_attn.q"
+    ends = {"lora_up": (192, 2), "lora_down": (2, 192)}
+    tensors = {
+        f"{layer.format(stream)}.{end}.weight": torch.ones(size)
+        for stream in ("video", "audio")
+        for end, size in ends.items()
+    }
+    (server.base / "models" / "loras").mkdir(exist_ok=True)
+    save_tensors(server.base / "models" / "loras" / "my_character.safetensors", tensors)
+    made = graph("lora_by_parts", steps=2, seconds=0.6)
+    history = server.wait_for(server.queue(made))
+    only_mp4(server, history)
+    (report,) = [one["text"][0] for one in history["outputs"].values() if "text" in one]
+    assert report == "4 of 4 keys fit; weights: picture 1 at 1, sound 1 at 0"
 
 
 def test_a_running_graph_stops_when_told(server):

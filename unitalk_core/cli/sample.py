@@ -46,8 +46,9 @@ def add_lora(parser: argparse.ArgumentParser) -> None:
         "--lora",
         action="append",
         default=[],
-        metavar="FILE[=STRENGTH]",
-        help="add a LoRA, such as train makes; may be repeated (strength 1)",
+        metavar="FILE[=STRENGTHS]",
+        help="add a LoRA, such as train makes; may be repeated. Strength 1, or =0.8, or by part: "
+        "=0.8,sound:0 (picture, sound, picture_to_sound, sound_to_picture, reference)",
     )
 
 
@@ -57,9 +58,9 @@ def load(args: argparse.Namespace) -> Bundle:
 
     bundle = load_bundle(args.model)
     for one in args.lora:
-        path, _, strength = one.partition("=")
+        path, _, strengths = one.partition("=")
         try:
-            add_lora_file(bundle, path, float(strength or 1))
+            add_lora_file(bundle, path, strengths)
         except ValueError as error:
             raise ValueError(f"--lora {one}: {error}") from error
     return bundle

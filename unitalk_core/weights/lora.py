@@ -20,6 +20,37 @@ from .files import read_tensors
 PREFIX = "diffusion_model."
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 WHOLE, WHOLE_BIAS = ".diff", ".diff_b"
+PARTS = ("picture", "sound", "picture_to_sound", "sound_to_picture", "reference")
+
+
+def part_of(weight: str) -> str:
+    """Which of `PARTS` a weight of a `JointDiT` belongs to, by its name.
+
+    picture_to_sound and sound_to_picture are the layers with which a stream reads the other (Ovi's fusion);
+    a joint attention has none of its own: what a stream shows to the other is what it shows to itself.
+    """
+    picture = weight.startswith("video_model.")
+    if "_ref." in weight or ".reference_embedding." in weight:
+        return "reference"
+    if "_fusion." in weight:
+        return "sound_to_picture" if picture else "picture_to_sound"
+    return "picture" if picture else "sound"
+
+
+def read_strengths(text: str) -> dict[str, float]:
+    """`0.8`, `sound:0` or `0.8,sound:0,reference:1` -> the strength of each of `PARTS`; "" is 1 for all.
+
+    ValueError for another part, or for what is no number.
+    """
+    overall, named = 1.0, {}
+    for one in filter(None, text.split(",")):
+        part, _, value = one.rpartition(":")
+        if not math.isfinite(number := float(value)):
+            raise ValueError(f"the strength of a LoRA must be a number, got {number:g}")
+        if part and part not in PARTS:
+            raise ValueError(f"a LoRA has no part {part}; its parts are {', '.join(PARTS)}")
+        overall, named = (overall, named | {part: number}) if part else (number, named)
+    return {part: named.get(part, overall) for part in PARTS}
 
 
 def add_lora(model: nn.Module, layers: Iterable[str], rank: int, alpha: float, seed: int) -> None:
@@ -79,8 +110,13 @@ def _whole(name: str) -> str:
 
 
 @torch.no_grad()
-def apply_lora(model: nn.Module, tensors: Mapping[str, Tensor], strength: float, source: str | Path) -> None:
-    """Add a LoRA file to the weights of `model` (a `JointDiT`) for good.
+def apply_lora(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    strength: float | Mapping[str, float],
+    source: str | Path,
+) -> None:
+    """Add a LoRA file to the weights of `model` (a `JointDiT`) for good. strength: of all, or of each part.
 
     ValueError, before anything is changed, for a key that fits no weight or whose shape does not.
     """
@@ -100,7 +136,8 @@ def apply_lora(model: nn.Module, tensors: Mapping[str, Tensor], strength: float,
             f"such as {', '.join(sorted(lost)[:3])}"
         )
     for name, target in targets.items():
-        weights[target].add_(changes[name].to(weights[target]), alpha=strength)
+        alpha = strength[part_of(target)] if isinstance(strength, Mapping) else strength
+        weights[target].add_(changes[name].to(weights[target]), alpha=alpha)
 
 
 def is_lora_file(names: Iterable[str]) -> bool:

@@ -11,7 +11,17 @@ from unitalk_core.av import AV
 from unitalk_core.config import TINY
 from unitalk_core.models.mmdit import JointDiT, initialise
 from unitalk_core.weights.files import save_tensors
-from unitalk_core.weights.lora import add_lora, apply_lora, difference, is_lora, lora_file, read_lora
+from unitalk_core.weights.lora import (
+    PARTS,
+    add_lora,
+    apply_lora,
+    difference,
+    is_lora,
+    lora_file,
+    part_of,
+    read_lora,
+    read_strengths,
+)
 
 SMALL = {"width": 48, "heads": 2, "depth": 2, "ffn_width": 64, "text_dim": 32, "text_len": 16}
 HEAD = "diffusion_model.audio_model.head.head"
@@ -70,6 +80,45 @@ def test_strength_scales_it_and_its_negative_takes_it_off():
     apply_lora(model, file, 0.7, "test")
     apply_lora(model, file, -0.7, "test")
     torch.testing.assert_close(answer(model), answer(small()), rtol=1e-4, atol=1e-5)
+
+
+def test_each_part_has_its_own_strength():
+    _, file = trained()
+    model = small()
+    apply_lora(model, file, read_strengths("0.5,sound:0"), "test")
+    changed = {n for n, one in model.named_parameters() if not torch.equal(one, small().get_parameter(n))}
+    assert changed and all(name.startswith("video_model.") for name in changed)
+    whole, half = small(), small().state_dict()
+    apply_lora(whole, file, 1.0, "test")
+    for name in changed:
+        torch.testing.assert_close(
+            model.get_parameter(name) - half[name], 0.5 * (whole.get_parameter(name) - half[name])
+        )
+
+
+def test_weights_belong_to_the_parts_that_an_artist_thinks_in():
+    block = "{}_model.blocks.3.{}"
+    assert part_of(block.format("video", "ffn.0.weight")) == "picture"
+    assert part_of(block.format("audio", "modulation")) == "sound"
+    assert part_of(block.format("audio", "cross_attn.k_fusion.weight")) == "picture_to_sound"
+    assert part_of(block.format("video", "cross_attn.norm_k_fusion.weight")) == "sound_to_picture"
+    assert part_of(block.format("video", "cross_attn.v_ref.bias")) == "reference"
+    assert part_of("audio_model.reference_embedding.weight") == "reference"
+    assert {part_of(name) for name in small().state_dict()} == {"picture", "sound", "reference"}
+
+
+def test_strengths_are_read_as_they_are_typed():
+    assert set(read_strengths("").values()) == {1.0}
+    assert set(read_strengths("-0.3").values()) == {-0.3}
+    found = read_strengths("0.8,sound:0,reference:1.5")
+    assert found == dict(zip(PARTS, (0.8, 0, 0.8, 0.8, 1.5), strict=True))
+    for text, sentence in (
+        ("voice:1", "no part voice; its parts are"),
+        ("nan", "must be a number"),
+        ("x", "x"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            read_strengths(text)
 
 
 def test_the_difference_of_two_models_turns_one_into_the_other():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -95,6 +97,61 @@ def lora() -> dict[str, float]:
         patched, _ = comfy.sd.load_lora_for_models(HERE.model, None, weights, strength, 0.0)
         found[str(strength)] = worst(velocity(model=patched)[0], plain[0])
     found["after"] = worst(velocity()[0], plain[0])
+    return found
+
+
+@measure
+def lora_by_parts() -> dict[str, Any]:
+    """Files in four spellings through our loader: which velocities change, and what the report says."""
+    folder = Path(tempfile.mkdtemp())
+    folder_paths.add_model_folder_path("loras", str(folder))
+    generator = torch.Generator().manual_seed(0)
+    up, down = (torch.randn(*size, generator=generator) for size in ((192, 4), (4, 192)))
+    layer = "{}blocks.0.self_attn.v"
+    ours = {
+        f"diffusion_model.{layer.format(stream)}.{name}.weight": one
+        for stream in ("video_model.", "audio_model.")
+        for name, one in (("lora_up", up), ("lora_down", down))
+    }
+    ours["diffusion_model.video_model.blocks.1.modulation.diff"] = torch.full((1, 6, 192), 0.3)
+    wan = {
+        f"diffusion_model.{layer.format('')}.lora_{end}.weight": one for end, one in (("B", up), ("A", down))
+    }
+    musubi = {
+        f"lora_unet_blocks_0_self_attn_v.lora_{end}.weight": one for end, one in (("up", up), ("down", down))
+    }
+    foreign = {"diffusion_model.blocks.77.ffn.0.lora_up.weight": up, "lora_te_text.lora_up.weight": up}
+    larger = {name: torch.zeros(4, 256) if "lora_down" in name else one for name, one in ours.items()}
+    files = {
+        "ours": ours,
+        "wan": wan,
+        "musubi": musubi,
+        "some": ours | foreign,
+        "none": foreign,
+        "larger": larger,
+    }
+    for name, tensors in files.items():
+        apart = {key: one.clone() for key, one in tensors.items()}
+        comfy.utils.save_torch_file(apart, str(folder / f"{name}.safetensors"))
+    plain, found = velocity({"a2v_cross_attn": False, "v2a_cross_attn": False}), {}
+
+    def load(name: str, *strengths: float) -> tuple[Any, str]:
+        return run("UniTalkLoraLoader", HERE.model, f"{name}.safetensors", *strengths)
+
+    def changes(name: str, *strengths: float) -> list[Any]:
+        patched, report = load(name, *strengths)
+        led = velocity({"a2v_cross_attn": False, "v2a_cross_attn": False}, patched)
+        return [*(not torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, led, strict=True)), report]
+
+    for name, strengths in {"both": (1, 1), "picture": (1, 0), "sound": (0, 1)}.items():
+        found[name] = changes("ours", *strengths, 1, 1, 1)[:2]
+    for name in ("ours", "wan", "musubi", "some", "larger"):
+        found[name] = changes(name, 1, 1, 1, 1, 1)
+    stock, _ = comfy.sd.load_lora_for_models(HERE.model, None, ours, 0.7, 0.0)
+    mine, _ = load("ours", *[0.7] * 5)
+    found["stock"] = worst(velocity(model=mine)[0], velocity(model=stock)[0])
+    found["after"] = worst(velocity({"a2v_cross_attn": False, "v2a_cross_attn": False})[0], plain[0])
+    found["none"] = error_of(lambda: load("none", 1, 1, 1, 1, 1))
     return found
 
 
