@@ -21,6 +21,7 @@ from ..unitalk_core.models.markup import check_untagged, weighted_parts
 from ..unitalk_core.models.text_encoder import clean_text
 from ..unitalk_core.models.video_vae import VideoVAE
 from . import host
+from .preview import SoundMap
 
 # bytes of working memory per byte of precision: the host's figures for the Wan2.2 VAE, per pixel of one frame
 DECODE_MEMORY, ENCODE_MEMORY = 8000, 3300
@@ -135,6 +136,12 @@ def preview_factors(vae: VideoVAE) -> tuple[list[list[float]], list[float]]:
     return fit[:-1].tolist(), fit[-1].tolist()
 
 
+def preview_sound(codec: AudioCodec) -> SoundMap:
+    """Audio latents -> log-mels for previews, fitted to what the VAE decodes from latents drawn by chance."""
+    latent = torch.randn(1, codec.channels, 512, generator=torch.Generator().manual_seed(0))
+    return SoundMap.fitted(latent, codec.vae.decode(latent).float())
+
+
 def sound_vae(codec: AudioCodec) -> host.CoreVAE:
     """The core's audio codec as VAE, for our nodes and for the stock VAEDecodeAudio and VAEEncodeAudio."""
     facts = {
@@ -169,10 +176,21 @@ def encode_voice(vae: Any, audio: Any, longest: float, start: float | None) -> t
     return vae.encode(taken.waveform[None, :, None]).transpose(1, 2), taken.text
 
 
-def decode_picture(vae: Any, latent: Tensor) -> Tensor:
-    """(b, c, f, h, w) -> (b * frames, height, width, 3) in 0..1, with any VAE of Wan2.2's latents."""
+def decode_picture(vae: Any, latent: Tensor, tile: int = 0, overlap: int = 0) -> Tensor:
+    """(b, c, f, h, w) -> (b * frames, height, width, 3) in 0..1, with any VAE of Wan2.2's latents.
+
+    tile, overlap: pixels of the sides of tiles, and of what neighbours share and fade over; 0 = all at once.
+    """
     check_picture_vae(vae, latent)
-    return vae.decode(latent).flatten(0, 1)
+    if not tile:
+        return vae.decode(latent).flatten(0, 1)
+    side = vae.spacial_compression_decode()
+    if tile % side or overlap % side or not 0 <= overlap < tile:
+        raise ValueError(
+            f"tile and overlap must be multiples of {side} pixels, and the overlap smaller than the tile; "
+            f"got {tile} and {overlap}"
+        )
+    return host.decode_in_tiles(vae, latent, tile // side, overlap // side).flatten(0, 1)
 
 
 def check_picture_vae(vae: Any, latent: Tensor) -> None:

@@ -18,6 +18,7 @@ class UniTalkTextEncode(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkTextEncode",
             display_name="UniTalk Text Encode",
+            search_aliases=["prompt", "speech", "lip sync", "dialogue"],
             category="UniTalk/conditioning",
             description="Write scene, speech and sound in the markup of the checkpoint, and encode them.",
             inputs=[
@@ -68,6 +69,7 @@ class UniTalkNegativeEncode(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkNegativeEncode",
             display_name="UniTalk Negative Encode",
+            search_aliases=["negative prompt", "audio negative"],
             category="UniTalk/conditioning",
             description="What shall not be seen and what shall not be heard: each stream gets its own text.",
             inputs=[
@@ -95,6 +97,7 @@ class UniTalkReferenceAudioEncode(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkReferenceAudioEncode",
             display_name="UniTalk Reference Audio Encode",
+            search_aliases=["voice clone", "voice reference", "speaker"],
             category="UniTalk/conditioning",
             description="Take a voice from 3 to 5 seconds of clean speech and give it to the conditioning.",
             inputs=[

@@ -42,6 +42,7 @@ class UniTalkCheckDataset(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkCheckDataset",
             display_name="UniTalk Check Dataset",
+            search_aliases=["verify clips", "dataset report"],
             category="UniTalk/training",
             description="Look through a folder of clips: which can be trained on, and why others cannot.",
             is_output_node=True,
@@ -82,6 +83,7 @@ class UniTalkPrepareDataset(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkPrepareDataset",
             display_name="UniTalk Prepare Dataset",
+            search_aliases=["cache latents", "encode dataset"],
             category="UniTalk/training",
             description="Encode a folder of clips once for training. What is encoded already is kept.",
             is_output_node=True,

@@ -23,11 +23,30 @@ class UniTalkWanVAEDecode(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkWanVAEDecode",
             display_name="UniTalk Wan VAE Decode",
+            search_aliases=["vae decode tiled", "decode video"],
             category="UniTalk/decoding",
-            description="Decode the picture of a joint latent, chunk by chunk.",
+            description="Decode the picture of a joint latent, chunk by chunk, and in tiles where asked.",
             inputs=[
                 io.Latent.Input("latent", tooltip="From any sampler; its sound is left alone."),
                 io.Vae.Input("vae", tooltip="The Wan2.2 VAE from the stock VAELoader, or the miniature's."),
+                io.Int.Input(
+                    "tile",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=32,
+                    optional=True,
+                    tooltip="Pixels of a tile's side: less memory, more time. 0 = the whole picture at once.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=64,
+                    min=0,
+                    max=4096,
+                    step=32,
+                    optional=True,
+                    tooltip="Pixels that neighbouring tiles share and fade over; more hides seams better.",
+                ),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="All frames, clip after clip.")
@@ -35,8 +54,8 @@ class UniTalkWanVAEDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: dict[str, Any], vae: Any) -> io.NodeOutput:
-        return io.NodeOutput(codecs.decode_picture(vae, host.stream_of(latent, "video")))
+    def execute(cls, latent: dict[str, Any], vae: Any, tile: int = 0, overlap: int = 64) -> io.NodeOutput:
+        return io.NodeOutput(codecs.decode_picture(vae, host.stream_of(latent, "video"), tile, overlap))
 
 
 class UniTalkBigVGANVocode(io.ComfyNode):
@@ -47,6 +66,7 @@ class UniTalkBigVGANVocode(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkBigVGANVocode",
             display_name="UniTalk BigVGAN Vocode",
+            search_aliases=["vae decode audio", "vocoder", "decode sound"],
             category="UniTalk/decoding",
             description="Decode the sound of a joint latent with the vocoder of its VAE; loudness is kept.",
             inputs=[
@@ -71,6 +91,7 @@ class UniTalkMuxAV(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkMuxAV",
             display_name="UniTalk Mux AV",
+            search_aliases=["create video", "combine audio video", "subtitles", "srt"],
             category="UniTalk/decoding",
             description="Join picture and sound. A difference in length is named in ms, not hidden.",
             inputs=[

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -420,6 +421,29 @@ class CoreVAE(comfy.sd.VAE):
         self.model_size()
         for name, value in facts.items():
             setattr(self, name, value)
+
+
+def decode_in_tiles(vae: Any, latent: Tensor, tile: int, overlap: int) -> Tensor:
+    """`vae.decode` tile after tile, each whole in time, faded into each other. tile, overlap: in latents."""
+    frames, rows, columns = latent.shape[2:]
+    sides = (columns, rows, min(tile, columns), min(tile, rows))
+    report = progress(len(latent) * comfy.utils.get_tiled_scale_steps(*sides, overlap))
+    done = count()
+
+    def decode(part: Tensor) -> Tensor:
+        report(next(done))
+        return vae.decode(part).movedim(-1, 1)
+
+    pixels = comfy.utils.tiled_scale_multidim(
+        latent,
+        decode,
+        tile=(frames, tile, tile),
+        overlap=(0, overlap, overlap),
+        upscale_amount=vae.upscale_ratio,
+        index_formulas=vae.upscale_index_formula,
+        output_device=vae.output_device,
+    )
+    return pixels.movedim(1, -1)
 
 
 def text_clip(stage: nn.Module, tokenizer: Any) -> comfy.sd.CLIP:

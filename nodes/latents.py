@@ -22,6 +22,7 @@ class UniTalkEmptyLatent(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkEmptyLatent",
             display_name="UniTalk Empty Latent",
+            search_aliases=["empty audio video latent", "size", "length"],
             category="UniTalk/latent",
             description="An empty clip: the latents of picture and sound for a size and a length in seconds.",
             inputs=[

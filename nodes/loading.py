@@ -28,6 +28,7 @@ class UniTalkLoadEmbedded(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkLoadEmbedded",
             display_name="UniTalk Load Embedded",
+            search_aliases=["tiny", "miniature", "demo model"],
             category="UniTalk/loading",
             description="Load the small model that comes with UniTalk: 64 x 64 pixels, no download.",
             inputs=[],
@@ -55,6 +56,7 @@ class UniTalkLoadModel(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkLoadModel",
             display_name="UniTalk Load Model",
+            search_aliases=["load ovi", "joint model", "audio video model", "talking head"],
             category="UniTalk/loading",
             description="Load a joint audio-video model: UniTalking, Ovi, or one trained here.",
             inputs=[
@@ -99,6 +101,7 @@ class UniTalkLoadAudioVAE(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkLoadAudioVAE",
             display_name="UniTalk Load Audio VAE",
+            search_aliases=["mmaudio", "bigvgan", "vocoder", "griffin-lim"],
             category="UniTalk/loading",
             description="Load MMAudio's audio VAE (16 or 44.1 kHz) with a vocoder, or with Griffin-Lim.",
             inputs=[
@@ -136,14 +139,15 @@ def file_patcher(paths: tuple[Path, ...], dtype: torch.dtype | None, disable_dyn
 def embedded_patcher(
     parts: Parts | None = None, folder: Path | None = None, disable_dynamic: bool = False
 ) -> Any:
-    """MODEL of a miniature, from its parts or from its files. Previews have the colours of its own VAE.
+    """MODEL of a miniature, from its parts or from its files. Previews have its own VAEs' colours and mels.
 
     folder: where its files are; None is the one that comes with the pack.
     """
     parts = parts or (load_miniature() if folder is None else load_embedded(folder))
     patcher = make_patcher(parts.model, None, disable_dynamic)
-    colours = patcher.model.latent_format
-    colours.latent_rgb_factors, colours.latent_rgb_factors_bias = codecs.preview_factors(parts.video_vae)
+    shown = patcher.model.latent_format
+    shown.latent_rgb_factors, shown.latent_rgb_factors_bias = codecs.preview_factors(parts.video_vae)
+    shown.sound_map = codecs.preview_sound(parts.audio_codec)
     patcher.cached_patcher_init = (embedded_patcher, (None, folder))
     return patcher
 

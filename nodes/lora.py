@@ -22,7 +22,8 @@ class UniTalkLoraLoader(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="UniTalkLoraLoader",
-            display_name="UniTalk Lora Loader",
+            display_name="UniTalk LoRA Loader",
+            search_aliases=["lora report", "lora strength", "audio lora"],
             category="UniTalk/loading",
             description="Add a LoRA with a strength for each part of the model, and see which keys fit.",
             inputs=[

@@ -38,6 +38,7 @@ from ..unitalk_core.models.mmdit import Hooks, JointDiT
 from ..unitalk_core.models.voices import Span, Voices, check_spans
 from ..unitalk_core.weights.lora import PREFIX, part_of
 from . import host
+from .preview import SoundMap, film_strip, sound_picture
 
 # The host reckons with this x 0.01 MiB for each number of a packed latent and each byte of precision. Counted
 # over one forward at full size in bfloat16: 590 bytes a number (0.028), 970 with a mask (0.046). It grows
@@ -250,10 +251,29 @@ class UniTalk(comfy.model_base.BaseModel):
         )
 
 
+class JointFormat(comfy.latent_formats.Wan22):
+    """Wan2.2's latents; in previews the sound that is made beside them is shown below the frames.
+
+    heard: the estimate of the sound (b, c, n) while a preview is drawn. sound_map: what makes mels of it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: Tensor | None = None
+        self.sound_map: SoundMap | None = None
+        self.latent_rgb_factors_reshape = self._with_sound
+
+    def _with_sound(self, video: Tensor) -> Tensor:
+        if self.heard is None or video.ndim != 5:
+            return video
+        factors, bias = torch.tensor(self.latent_rgb_factors), torch.tensor(self.latent_rgb_factors_bias)
+        return film_strip(video, sound_picture(self.heard[0], self.sound_map), factors, bias)
+
+
 class Family(comfy.supported_models_base.BASE):
     """What the host asks of a kind of model. The core cannot be told of it, so our own loader uses it."""
 
-    latent_format = comfy.latent_formats.Wan22
+    latent_format = JointFormat
     unet_extra_config: ClassVar[dict[str, Any]] = {}
     memory_usage_factor = MEMORY_FACTOR
 
@@ -291,6 +311,7 @@ def make_patcher(
         model.to(offload)
     model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, put_back)
+    patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, show_sound)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, patch_tables)
     return patcher
 
@@ -365,3 +386,20 @@ def put_back(
     if denoise_mask is None:
         return made
     return torch.where(denoise_mask.to(made) <= 0, latent_image.to(made), made)
+
+
+def show_sound(executor: Any, *given: Any, latent_shapes: Any = (), **options: Any) -> Tensor:
+    """Around the sampling of any sampler: while its callback draws a preview, the sound is at hand too."""
+    noise, latent_image, sampler, sigmas, denoise_mask, callback, *rest = given
+    latent_format = executor.class_obj.model_patcher.model.latent_format
+
+    def told(step: int, x0: Tensor, *others: Any) -> None:
+        latent_format.heard = host.by_rank(comfy.utils.unpack_latents(x0, latent_shapes)).audio
+        try:
+            callback(step, x0, *others)
+        finally:
+            latent_format.heard = None
+
+    heard = callback if callback is None or len(latent_shapes) < 2 else told
+    given = noise, latent_image, sampler, sigmas, denoise_mask, heard, *rest
+    return executor(*given, latent_shapes=latent_shapes, **options)

@@ -27,6 +27,7 @@ class UniTalkJointSampler(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkJointSampler",
             display_name="UniTalk Joint Sampler",
+            search_aliases=["ksampler", "sample audio video", "unipc"],
             category="UniTalk/sampling",
             description="Sample picture and sound together: reference solvers, two seeds, two strengths.",
             inputs=[

@@ -65,6 +65,7 @@ class UniTalkTrainLoRA(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkTrainLoRA",
             display_name="UniTalk Train LoRA",
+            search_aliases=["train character", "fine-tune voice"],
             category="UniTalk/training",
             description="Train a LoRA of a face and a voice, in a process of its own that can be resumed.",
             is_output_node=True,
@@ -161,6 +162,7 @@ class UniTalkTrainFull(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkTrainFull",
             display_name="UniTalk Train Full",
+            search_aliases=["fine-tune", "full training"],
             category="UniTalk/training",
             description="Train a model itself, or whole parts of it, in a process that can be resumed.",
             is_output_node=True,

@@ -87,6 +87,15 @@ def test_each_step_moves_the_bar_and_shows_a_picture(measured, sampler):
     assert all(one[2] is not None for one in heard)
 
 
+def test_the_preview_has_frames_in_a_row_and_the_mel_of_the_sound_below(measured):
+    found = measured("preview_of_sound")
+    assert found["sizes"] == {"ksampler": [96, 256, 3], "joint": [96, 256, 3]}
+    assert found["grey"] < 0.02
+    assert found["mel"] < 0.01
+    assert found["without a map"] > 0.01
+    assert not found["left behind"]
+
+
 @pytest.mark.parametrize("sampler", ["ksampler", "joint"])
 def test_an_interrupt_stops_in_the_next_step_and_leaves_the_model_usable(measured, sampler):
     assert measured("interrupt")[sampler] == ["interrupted", 2]
@@ -191,6 +200,34 @@ def test_our_decoders_the_stock_ones_and_the_core_agree(measured):
     assert found["sound"] == [1, 1, 21 * 512]
     assert found["loudness"] < 1e-5
     assert found["stock_sound"] == [[1, 1, 21 * 512], 16000, 16000]
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "stride", "channels"), [("16k", 16000, 512, 20), ("44k", 44100, 1024, 40)]
+)
+def test_both_rates_are_spoken_as_loud_as_they_are_and_encoded_by_the_stock_node(
+    measured, name, rate, stride, channels
+):
+    found = measured("vocoders")[name]
+    assert found["shape"] == found["stock"] == [2, 1, 12 * stride]
+    assert found["rates"] == [rate, rate]
+    assert found["as it is"] < 1e-5
+    assert found["encoded"] == [2, channels, 12]
+
+
+def test_tiles_join_into_the_picture_as_the_hosts_do(measured):
+    found = measured("tiles")
+    assert found["shape"] == [10, 160, 112, 3]
+    assert found["one tile"] < 1e-5
+    assert found["stock"] < 1e-5
+    assert found["difference"] < 0.8 * found["no overlap"]
+
+
+def test_tiles_report_progress_stop_when_told_and_refuse_odd_sizes(measured):
+    found = measured("tiles")
+    assert found["progress"] == [[i, 24] for i in range(24)]  # two clips of 4 x 3 tiles
+    assert found["interrupt"] == "interrupted"
+    assert "multiples of 16 pixels" in found["sentence"] and "got 64 and 64" in found["overlap"]
 
 
 def test_the_stock_encoders_make_latents_of_the_shapes_that_were_decoded(measured):

@@ -8,14 +8,18 @@ import io
 import logging
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import av
+import comfy.model_management
 import comfy.nested_tensor
 import comfy.sd
+import comfy.utils
 import comfyui_version
+import folder_paths
 import latent_preview
 import numpy as np
 import sentencepiece
@@ -77,6 +81,86 @@ def decoders() -> dict[str, Any]:
         ],
         "encoded": [list(back.shape), list(video.shape), list(heard.shape), list(audio.shape)],
     }
+
+
+@measure
+def vocoders() -> dict[str, Any]:
+    """MMAudio's VAE and BigVGAN at both rates, small, from files, through our nodes and the stock ones."""
+    loading, vocoder = core("unitalk_core.weights.loading"), core("unitalk_core.models.vocoder")
+    audio_vae, mels, found = core("unitalk_core.models.audio_vae"), core("unitalk_core.models.mel"), {}
+    folder = Path(tempfile.mkdtemp())
+    folder_paths.add_model_folder_path("vae", str(folder))
+    sizes = {
+        "16k": (mels.MEL_16K, audio_vae.AUDIO_VAE_16K, (4, 4, 4, 4)),
+        "44k": (mels.MEL_44K, audio_vae.AUDIO_VAE_44K, (8, 4, 4, 4)),
+    }
+    torch.manual_seed(0)
+    for name, (mel, full, rates) in sizes.items():
+        config = replace(full, width=8)
+        spoken = vocoder.BigVGANConfig(
+            mels=mel.mels, width=16, rates=rates, kernels=tuple(2 * rate for rate in rates)
+        )
+        vae, voice = audio_vae.AudioVAE(config), vocoder.BigVGAN(spoken)
+        files = [str(folder / f"{name}_{part}.safetensors") for part in ("vae", "voice")]
+        loading.save_part(files[0], vae.state_dict(), {"audio_vae": config, "mel": mel}, int8=False)
+        loading.save_part(files[1], voice.state_dict(), {"vocoder": spoken}, int8=False)
+        loaded = run("UniTalkLoadAudioVAE", *(Path(one).name for one in files))
+        latent = torch.randn(2, config.latent_channels, 12)
+        sound = run("UniTalkBigVGANVocode", {"samples": latent}, loaded)
+        stock = run("VAEDecodeAudio", loaded, {"samples": latent})
+        back = run("VAEEncodeAudio", loaded, sound)["samples"]
+        true = loading.load_audio_codec(*files).decode(latent)
+        found[name] = {
+            "shape": list(sound["waveform"].shape),
+            "rates": [sound["sample_rate"], stock["sample_rate"]],
+            "as it is": worst(sound["waveform"][:, 0], true),
+            "stock": list(stock["waveform"].shape),
+            "encoded": list(back.shape),
+        }
+    return found
+
+
+@measure
+def tiles() -> dict[str, Any]:
+    """A picture of odd sides decoded whole and in tiles, by the miniature's VAE and the host's own class."""
+    picture = torch.rand(2, 3, 5, 10, 7, generator=torch.Generator().manual_seed(3))
+    soft = torch.nn.functional.interpolate(picture, size=(5, 160, 112), mode="trilinear").movedim(1, -1)
+    clips = [NODES["VAEEncode"]().encode(HERE.vae, one)[0]["samples"] for one in soft]
+    latent = {"samples": torch.cat(clips)}
+
+    def decode(tile: int, overlap: int = 32) -> torch.Tensor:
+        return run("UniTalkWanVAEDecode", latent, HERE.vae, tile, overlap)
+
+    whole, steps = decode(0), []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, *_, **__: steps.append([value, total]))
+    tiled = decode(64)
+    comfy.utils.set_progress_bar_global_hook(None)
+    stock = run_stock_tiles(latent)
+    return {
+        "shape": list(tiled.shape),
+        "difference": float((tiled - whole).abs().mean()),
+        "one tile": worst(decode(160), whole),
+        "no overlap": float((decode(64, 0) - whole).abs().mean()),
+        "stock": worst(tiled, stock),
+        "progress": [one for one in steps if one[1] == 24],
+        "interrupt": interrupted_in_a_tile(decode),
+        "sentence": error_of(lambda: decode(40)),
+        "overlap": error_of(lambda: decode(64, 64)),
+    }
+
+
+def run_stock_tiles(latent: dict[str, Any]) -> torch.Tensor:
+    """The host's own tiles of the same size, clip by clip, as IMAGE."""
+    return HERE.vae.decode_tiled(latent["samples"], tile_x=4, tile_y=4, overlap=2).flatten(0, 1)
+
+
+def interrupted_in_a_tile(decode: Callable[[int], Any]) -> str:
+    comfy.model_management.interrupt_current_processing(True)
+    try:
+        decode(64)
+    except comfy.model_management.InterruptProcessingException:
+        return "interrupted"
+    return "not interrupted"
 
 
 @measure

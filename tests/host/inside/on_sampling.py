@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
 import comfy.nested_tensor
 import comfy.utils
+import numpy as np
 import torch
 from rig import (
     HERE,
@@ -99,6 +101,36 @@ def progress_and_preview() -> dict[str, Any]:
     joint()
     comfy.utils.set_progress_bar_global_hook(None)
     return heard
+
+
+@measure
+def preview_of_sound() -> dict[str, Any]:
+    """The last preview picture of each sampler, and of a model without a map from sound to mels."""
+    shown, form = {}, HERE.model.model.latent_format
+
+    def last(sample: Callable[[], Any]) -> np.ndarray:
+        seen: list[Any] = []
+        comfy.utils.set_progress_bar_global_hook(lambda *event, **_: seen.append(event[2][1]))
+        sample()
+        comfy.utils.set_progress_bar_global_hook(None)
+        return np.asarray(seen[-1]) / 255
+
+    for name, sample in (("ksampler", lambda: ksampler(empty())), ("joint", joint)):
+        shown[name] = last(sample)
+    sound_map, form.sound_map = form.sound_map, None
+    plain = last(joint)
+    form.sound_map = sound_map
+    rows = shown["joint"].shape[0] * 2 // 3
+    strip = shown["joint"][rows:, :, 0]
+    mel = core("nodes.preview").sound_picture(pair(joint())[1][0], sound_map)[None, None]
+    wanted = torch.nn.functional.interpolate(mel, size=strip.shape, mode="bilinear", antialias=True)
+    return {
+        "sizes": {name: list(one.shape) for name, one in shown.items()},
+        "grey": float(np.ptp(shown["joint"][rows:], axis=-1).max()),
+        "mel": float(np.abs(strip - wanted[0, 0].numpy()).mean()),
+        "without a map": float(np.abs(plain[rows:] - shown["joint"][rows:]).mean()),
+        "left behind": form.heard is not None,
+    }
 
 
 @measure
