@@ -22,23 +22,32 @@ def extension() -> Any:
     from comfyui_version import __version__ as version
 
     check_host(version)
+    from . import host
+
+    nodes = [*nodes_for_clips(), *nodes_for_training()]
+
+    class UniTalkExtension(host.ComfyExtension):
+        async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
+            return nodes
+
+    return UniTalkExtension()
+
+
+def nodes_for_clips() -> list[type]:
     from . import (
         conditioning,
-        dataset,
         decoding,
         guidance,
-        host,
         latent_files,
         latents,
         loading,
         lora,
         sampling,
         tasks,
-        training,
         voices,
     )
 
-    nodes = [
+    return [
         loading.UniTalkLoadEmbedded,
         loading.UniTalkLoadModel,
         loading.UniTalkLoadAudioVAE,
@@ -74,14 +83,15 @@ def extension() -> Any:
         decoding.UniTalkWanVAEDecode,
         decoding.UniTalkBigVGANVocode,
         decoding.UniTalkMuxAV,
+    ]
+
+
+def nodes_for_training() -> list[type]:
+    from . import dataset, training
+
+    return [
         dataset.UniTalkCheckDataset,
         dataset.UniTalkPrepareDataset,
         training.UniTalkTrainLoRA,
         training.UniTalkTrainFull,
     ]
-
-    class UniTalkExtension(host.ComfyExtension):
-        async def get_node_list(self) -> list[type[host.io.ComfyNode]]:
-            return nodes
-
-    return UniTalkExtension()

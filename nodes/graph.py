@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,10 +15,10 @@ WORDS = (("scene", "speech", "sound"), ("picture", "sound"), ("text",))  # of on
 
 
 def above(graph: Graph, node: str) -> Iterator[Mapping[str, Any]]:
-    """A node and all that it is made from, each once."""
-    waiting, seen = [node], set()
+    """A node and all that it is made from, each once, the nearest first."""
+    waiting, seen = deque([node]), set()
     while waiting:
-        name = waiting.pop()
+        name = waiting.popleft()
         if name in graph and name not in seen:
             seen.add(name)
             yield graph[name]
@@ -32,7 +33,10 @@ def literal(graph: Graph, value: Any) -> Any:
 
 
 def sources(graph: Graph, node: str) -> tuple[list[str], dict[str, int], list[tuple[str, ...]]]:
-    """(models and LoRAs, seeds by name, texts by field) above a node; what is computed is left out."""
+    """(models and LoRAs, seeds by name, texts by field) above a node; what is computed is left out.
+
+    Where several nodes have a seed of one name, as in a graph that goes on from a clip, the nearest counts.
+    """
     models: list[str] = []
     seeds: dict[str, int] = {}
     words: list[tuple[str, ...]] = []
@@ -40,7 +44,7 @@ def sources(graph: Graph, node: str) -> tuple[list[str], dict[str, int], list[tu
         given = {name: literal(graph, value) for name, value in one["inputs"].items()}
         models += ["tiny"] * (one["class_type"] == EMBEDDED)
         models += [given[name] for name in MODELS if given.get(name, "none") not in ("none", None)]
-        seeds |= {name: given[name] for name in SEEDS if isinstance(given.get(name), int)}
+        seeds = {name: given[name] for name in SEEDS if isinstance(given.get(name), int)} | seeds
         fields = next((names for names in WORDS if all(isinstance(given.get(n), str) for n in names)), ())
         words += [tuple(given[name] for name in fields)] * bool(fields)
     return list(dict.fromkeys(models)), seeds, words

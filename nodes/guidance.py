@@ -42,6 +42,7 @@ class UniTalkGuider(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkGuider",
             display_name="UniTalk Guider",
+            search_aliases=["cfg guider", "dual cfg", "audio cfg"],
             category="UniTalk/guidance",
             description="Prompt strength for picture and sound, in a range of steps, for any model.",
             inputs=[
@@ -88,6 +89,7 @@ class UniTalkVoiceGuidance(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkVoiceGuidance",
             display_name="UniTalk Voice Guidance",
+            search_aliases=["voice strength", "speaker similarity", "audio reference cfg"],
             category="UniTalk/guidance",
             description="Follow the given voice more strictly: away from a pass that does not hear it.",
             inputs=[
@@ -126,6 +128,7 @@ class UniTalkImageGuidance(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkImageGuidance",
             display_name="UniTalk Image Guidance",
+            search_aliases=["image cfg", "first frame strength"],
             category="UniTalk/guidance",
             description="Follow a kept frame or picture more strictly: away from a pass that knows none.",
             inputs=[
@@ -164,6 +167,7 @@ class UniTalkCouplingGuidance(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkCouplingGuidance",
             display_name="UniTalk Coupling Guidance",
+            search_aliases=["lip sync strength", "modality guidance", "audio video sync"],
             category="UniTalk/guidance",
             description="Tie lips and sound together: away from a pass where neither stream sees the other.",
             inputs=[
@@ -202,6 +206,7 @@ class UniTalkSkipLayerGuidance(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkSkipLayerGuidance",
             display_name="UniTalk Skip Layer Guidance",
+            search_aliases=["slg", "skip layers"],
             category="UniTalk/guidance",
             description="Away from a pass in which some blocks of the model are left out.",
             inputs=[
@@ -243,6 +248,7 @@ class UniTalkProjectedGuidance(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkProjectedGuidance",
             display_name="UniTalk Projected Guidance",
+            search_aliases=["apg", "cfg rescale", "oversaturation"],
             category="UniTalk/guidance",
             description="Strong guidance without harsh colours and loud sound: project, limit, rescale.",
             inputs=[

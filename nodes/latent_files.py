@@ -17,6 +17,7 @@ class UniTalkSaveLatent(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkSaveLatent",
             display_name="UniTalk Save Latent",
+            search_aliases=["latent to file", "store latent"],
             category="UniTalk/latent",
             description="Save a latent with all its streams and masks, of this or of any other model.",
             inputs=[
@@ -47,6 +48,7 @@ class UniTalkLoadLatent(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkLoadLatent",
             display_name="UniTalk Load Latent",
+            search_aliases=["latent from file", "open latent"],
             category="UniTalk/latent",
             description="Load what UniTalk Save Latent saved: all streams and masks, bit for bit.",
             inputs=[

@@ -78,6 +78,7 @@ class UniTalkSplitLatent(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkSplitLatent",
             display_name="UniTalk Split Latent",
+            search_aliases=["separate audio video", "unpack latent"],
             category="UniTalk/latent",
             description="Take the picture and the sound of a joint latent apart, each with its mask.",
             inputs=[io.Latent.Input("latent", tooltip="A joint latent of this or of any other model.")],
@@ -100,6 +101,7 @@ class UniTalkJoinLatent(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkJoinLatent",
             display_name="UniTalk Join Latent",
+            search_aliases=["combine latents", "concat audio video latent"],
             category="UniTalk/latent",
             description="Make a joint latent of the picture of one latent and the sound of another.",
             inputs=[
@@ -128,6 +130,7 @@ class UniTalkRepeatLatent(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkRepeatLatent",
             display_name="UniTalk Repeat Latent",
+            search_aliases=["repeat latent batch", "takes"],
             category="UniTalk/latent",
             description="Repeat the clips of a latent, all streams and masks, for several takes at once.",
             inputs=[
@@ -153,6 +156,7 @@ class UniTalkLatentFromBatch(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkLatentFromBatch",
             display_name="UniTalk Latent From Batch",
+            search_aliases=["choose take", "select from batch"],
             category="UniTalk/latent",
             description="Take one clip, or some in a row, out of a batch: all its streams and masks.",
             inputs=[
@@ -189,6 +193,7 @@ class UniTalkResizeLatent(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkResizeLatent",
             display_name="UniTalk Resize Latent",
+            search_aliases=["upscale latent", "second pass", "hires fix"],
             category="UniTalk/latent",
             description="Scale the picture of a joint latent for a second pass; the sound stays as it is.",
             inputs=[

@@ -87,14 +87,12 @@ class Network(JointDiT):
         timestep: tuple[Tensor, Tensor] | Tensor,
         context: Tensor,
         options: dict[str, Any],
-        reference: Tensor | None = None,
-        voices: tuple[tuple[int, Span | None], ...] = (),
-        couple: tuple[bool, bool] = (True, True),
         sound_context: Tensor | None = None,
-        **_: Any,
+        couple: tuple[bool, bool] = (True, True),
+        **given: Any,
     ) -> list[Tensor] | Tensor:
         latent = host.by_rank([x] if torch.is_tensor(x) else list(x))
-        heard = self._heard(reference, voices)
+        heard = self._heard(**given)
         velocity = (
             super()
             .forward(
@@ -114,7 +112,7 @@ class Network(JointDiT):
         return velocity[0] if len(velocity) == 1 else velocity
 
     def _heard(
-        self, reference: Tensor | None, voices: tuple[tuple[int, Span | None], ...]
+        self, reference: Tensor | None = None, voices: tuple[tuple[int, Span | None], ...] = (), **_: Any
     ) -> Tensor | Voices | None:
         """One voice as it is, several apart again."""
         if reference is None or not voices:

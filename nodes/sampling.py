@@ -135,6 +135,7 @@ class UniTalkNoise(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkNoise",
             display_name="UniTalk Noise",
+            search_aliases=["random noise", "two seeds", "seed"],
             category="UniTalk/sampling",
             description="Noise with one seed for the picture and one for the sound, for any model's latents.",
             inputs=[
@@ -176,6 +177,7 @@ class UniTalkFlowSampler(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkFlowSampler",
             display_name="UniTalk Flow Sampler",
+            search_aliases=["ksampler select", "unipc", "dpm++ 3m", "solver"],
             category="UniTalk/sampling",
             description="The solvers of Wan and Ovi for flow models, as they were published.",
             inputs=[
@@ -202,6 +204,7 @@ class UniTalkSchedule(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkSchedule",
             display_name="UniTalk Schedule",
+            search_aliases=["scheduler", "sigmas", "basic scheduler"],
             category="UniTalk/sampling",
             description="The noise levels that belong to each reference solver.",
             inputs=[
@@ -247,6 +250,7 @@ class UniTalkStepCache(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkStepCache",
             display_name="UniTalk Step Cache",
+            search_aliases=["easycache", "teacache", "speed up"],
             category="UniTalk/sampling",
             description="Take a step from the one before where neither picture nor sound would change much.",
             inputs=[

@@ -27,6 +27,7 @@ class UniTalkImageToLatent(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkImageToLatent",
             display_name="UniTalk Image To Latent",
+            search_aliases=["image to video", "first frame", "last frame", "i2v"],
             category="UniTalk/tasks",
             description="Begin a clip with a picture, end it with one, or both: these latents are kept.",
             inputs=[
@@ -70,6 +71,7 @@ class UniTalkKeepVideo(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkKeepVideo",
             display_name="UniTalk Keep Video",
+            search_aliases=["video to audio", "dub", "foley"],
             category="UniTalk/tasks",
             description="Dub: the whole picture is given and stays, only the sound is made.",
             inputs=[
@@ -116,6 +118,7 @@ class UniTalkKeepAudio(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkKeepAudio",
             display_name="UniTalk Keep Audio",
+            search_aliases=["audio to video", "drive by audio", "talking head"],
             category="UniTalk/tasks",
             description="Drive by sound: the whole sound is given and stays, only the picture is made.",
             inputs=[
@@ -164,6 +167,7 @@ class UniTalkContinue(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkContinue",
             display_name="UniTalk Continue",
+            search_aliases=["extend video", "continue clip", "longer video"],
             category="UniTalk/tasks",
             description="Begin a clip with the end of another, picture and sound: it goes on from there.",
             inputs=[
@@ -230,6 +234,7 @@ class UniTalkJoinClips(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkJoinClips",
             display_name="UniTalk Join Clips",
+            search_aliases=["concatenate clips", "append video"],
             category="UniTalk/tasks",
             description="Put what UniTalk Continue added behind the clip that it continues, without a jump.",
             inputs=[

@@ -18,6 +18,7 @@ class UniTalkVoiceRange(io.ComfyNode):
         return io.Schema(
             node_id="UniTalkVoiceRange",
             display_name="UniTalk Voice Range",
+            search_aliases=["two speakers", "dialogue", "multiple voices"],
             category="UniTalk/conditioning",
             description="Let the voice that was encoded before be heard in some seconds of the clip alone.",
             inputs=[

@@ -87,6 +87,20 @@ def test_voices_take_turns_when_they_are_given_seconds(tmp_path, capsys):
     assert "2 voices would speak at once; say when, such as --voice FILE@0-1.5" in capsys.readouterr().err
 
 
+def test_each_of_two_voices_is_taken_from_the_seconds_of_its_own_recording(tmp_path, capsys):
+    times = torch.arange(9 * 16000) / 16000
+    tone = torch.stack([torch.sin(2 * torch.pi * 130 * k * times) / (10 * k) for k in range(1, 12)]).sum(0)
+    for name, begin in (("a", 1), ("b", 5)):
+        quiet = ((times < begin) | (times > begin + 3.5)) * (torch.rand(len(times)) - 0.5) * 0.01
+        spoken = ((times >= begin) & (times <= begin + 3.5)) * tone
+        media.write_wav(tmp_path / f"{name}.wav", (quiet + spoken)[None], 16000)
+    voices = ["--voice", f"{tmp_path}/a.wav@0-0.2", "--voice", f"{tmp_path}/b.wav@0.2-"]
+    assert say(*voices, "--out", tmp_path / "made.mp4") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "the voice is" in line]
+    begins = [float(line.split("the voice is ")[1].split("-")[0]) for line in said]
+    assert [round(one) for one in begins] == [1, 5]
+
+
 def test_a_kept_picture_has_its_own_size_and_says_what_is_left_out(tmp_path, capsys):
     frames = torch.rand(11, 48, 80, 3)
     media.write_clip(tmp_path / "given.mp4", Clip(frames, None, Fraction(25), 16000))

@@ -11,7 +11,8 @@ import torch
 from unitalk_core.av import AV, Clip
 from unitalk_core.config import TINY
 from unitalk_core.media import fill
-from unitalk_core.pipeline import Request, Trace, Voice, check_request, generate, voice_of
+from unitalk_core.pipeline import Request, Trace, check_request, generate, voice_of
+from unitalk_core.request import Voice
 from unitalk_core.seam import SOUND_FADE
 
 FADE = round(SOUND_FADE * 16000)
@@ -135,6 +136,8 @@ def test_its_own_voice_goes_on_unless_another_is_given():
     assert torch.equal(heard, old.waveform[0, -128 * 512 :])  # as much as the model hears
     assert voice_of(TINY, replace(ASK, voice=voice)) is voice
     assert voice_of(TINY, replace(ASK, continued=clip(9))) is None  # 0.36 s are too few
+    silent = replace(old, waveform=torch.zeros_like(old.waveform))
+    assert voice_of(TINY, replace(ASK, continued=silent)) is None
     deaf = replace(TINY, streams=AV(TINY.streams.video, replace(TINY.streams.audio, reference="none")))
     assert voice_of(deaf, ASK) is None
 

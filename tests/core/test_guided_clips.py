@@ -92,6 +92,15 @@ def test_guidance_that_changes_nothing_gives_the_same_bits(tiny_bundle):
         ({"guide": Guidance((Term(Without(voice=True), AV(1.0, 2.0)),))}, "by the voice needs a voice"),
         ({"guide": Guidance((Term(Without(image=True), AV(2.0, 1.0)),))}, "needs a picture that is kept"),
         ({"guide": COUPLING, "picture": False}, "needs a picture and a sound"),
+        (
+            {
+                "guide": COUPLING,
+                "couple": (True, False),
+                "keep_video": torch.zeros(9, 64, 64, 3),
+                "seconds": None,
+            },
+            "needs a picture and a sound",
+        ),
         ({"guide": Guidance((Term(Without(blocks=(6,)), AV(2.0, 1.0)),))}, "blocks of this model are 0 to 5"),
         ({"cfg_range": (0.9, 0.1)}, "start before it ends"),
     ],

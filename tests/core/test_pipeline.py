@@ -11,7 +11,8 @@ import torch
 from unitalk_core.av import AV
 from unitalk_core.config import TINY
 from unitalk_core.media import fill
-from unitalk_core.pipeline import Request, Trace, Voice, check_request, generate, load_bundle, seconds_for
+from unitalk_core.pipeline import Request, Trace, check_request, generate, load_bundle
+from unitalk_core.request import Voice, seconds_for
 
 ASK = Request(say="good morning", seconds=0.36, steps=2)  # 9 frames
 

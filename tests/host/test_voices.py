@@ -21,6 +21,13 @@ def test_voices_with_their_seconds_give_the_latents_of_the_cores_pipeline(measur
     assert max(measured("two_voices_against_core")[voices]) < PARITY
 
 
+@pytest.mark.parametrize("what", ["voice", "image", "coupling"])
+def test_guidance_by_two_voices_and_beside_a_kept_picture_is_the_cores(measured, what):
+    video, audio, moved = measured("guided_voices_and_tasks")[what]
+    assert max(video, audio) < PARITY
+    assert moved > 1e-3
+
+
 def test_a_voice_with_all_seconds_is_the_plain_one_and_a_second_one_is_heard(measured):
     found = measured("voices_in_the_host")
     assert found["the same"]

@@ -35,6 +35,15 @@ def test_models_seeds_and_words_above_a_node_are_found_each_once():
     assert sorted(words) == [("a", "b", "c"), ("no blur",)]
 
 
+def test_of_several_samplers_in_a_row_the_last_one_names_the_seeds():
+    later = {"latent": ["4", 0], "video_seed": 7, "audio_seed": 8}
+    graph = GRAPH | {
+        "5": {"class_type": "UniTalkMuxAV", "inputs": {"images": ["10", 0], "audio": ["10", 0]}},
+        "10": {"class_type": "UniTalkJointSampler", "inputs": later},
+    }
+    assert sources(graph, "5")[1] == {"video_seed": 7, "audio_seed": 8}
+
+
 def test_what_is_computed_in_the_graph_is_left_out():
     graph = GRAPH | {"9": {"class_type": "SomeWriter", "inputs": {"topic": "b"}}}
     assert sources(graph, "5")[2] == [("no blur",)]

@@ -17,6 +17,7 @@ LAYERS = [
     ["diffusion", "weights", "media"],
     ["kept", "latent_file", "pitch", "seam", "subtitles"],
     ["excerpt"],
+    ["request"],
     ["pipeline", "data"],
     ["training", "evaluation"],
     ["__main__", "cli"],

@@ -277,7 +277,7 @@ def request_from(bundle: Bundle, args: argparse.Namespace) -> Request:
 
 def voices_from(texts: list[str], bundle: Bundle) -> dict[str, Any]:
     """FILE, or FILE@START-END with an end that may be left out -> `voice` and `voices` of a request."""
-    from ..pipeline import Voice
+    from ..request import Voice
 
     found, ranged = [], []
     for text in texts:

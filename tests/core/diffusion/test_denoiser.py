@@ -11,6 +11,7 @@ from torch import Tensor
 from unitalk_core.av import AV
 from unitalk_core.diffusion.denoiser import Conditioning, Denoiser, effective_coupling, token_timesteps
 from unitalk_core.diffusion.guidance import Guidance, Term, Without, cfg
+from unitalk_core.models.voices import Voices
 
 
 @dataclass
@@ -134,6 +135,19 @@ def test_each_pass_leaves_out_what_its_name_says() -> None:
     )
     assert torch.equal(unseen["latent"].video[:, :, 1:], x.video[:, :, 1:])
     assert unseen["timestep"].video.shape == (2,) and full["timestep"].video.shape == (2, 18)
+
+
+def test_a_pass_sees_what_the_kept_picture_lets_it_and_no_voice_is_left_in_turns() -> None:
+    model, kept = Recorder(), AV(torch.zeros(1, 1, 3, 1, 1), None)
+    turns = Voices((torch.ones(2, 4, 20), torch.ones(2, 4, 20)), ((0.0, 1.0), (1.0, 9.0)))
+    things = [{"voice": True}, {"image": True}, {"coupling": True}]
+    guidance = Guidance(tuple(Term(Without(**one), AV(2.0, 2.0)) for one in things))
+    cond = Conditioning(words(1.0).context, AV(turns, turns))
+    Denoiser(model, cond, guidance=guidance, clean=latents(), denoise_mask=kept)(latents(), SIGMA)
+    full, unvoiced, unseen, apart = model.calls
+    assert full["reference"].audio.spans == turns.spans and unvoiced["reference"] is None
+    found = [one["couple"] for one in (full, unvoiced, unseen, apart)]
+    assert found == [(False, True), (False, True), (False, True), (False, False)]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def guider(model: Any, video_cfg: float = 2.0, audio_cfg: float = 3.0, where: tu
 def spoken(conditioning: Any) -> Any:
     """The conditioning with a voice."""
     sound = {"waveform": torch.sin(torch.arange(32000) / 9)[None, None], "sample_rate": 16000}
-    return run("UniTalkReferenceAudioEncode", conditioning, HERE.audio_vae, sound)
+    return run("UniTalkReferenceAudioEncode", conditioning, HERE.audio_vae, sound)[0]
 
 
 def framed() -> dict[str, Any]:

@@ -42,7 +42,7 @@ def tasks_against_core() -> dict[str, list[float]]:
     frames, heard, image = pictures(17, (40, 50)), sound(17 * 640), pictures(1, (100, 80))
     old, last = pictures(21), pictures(1, (64, 64), 7)
     clip = core("unitalk_core.av").Clip(old, sound(26 * 512)["waveform"][0], Fraction(25), 16000)
-    voice = run("UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, sound(26 * 512))
+    voice, _ = run("UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, sound(26 * 512))
     start = {name: empty(**SECONDS) for name in ("dub", "drive", "image")}
     longer = empty(seconds=1.0)  # the 17 frames that are seen, and 8 more
     both = run("UniTalkImageToLatent", start["image"], HERE.vae, image, last)

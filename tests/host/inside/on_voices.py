@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from on_tasks import ALONE, SECONDS, ksampler, of_the_core, sound
+from on_guidance import guided, term
+from on_tasks import ALONE, SECONDS, ksampler, of_the_core, pictures, sound
 from rig import HERE, NODES, core, difference, empty, error_of, joint, measure, pair, run, worst
 
 FIRST, SECOND = sound(31 * 512, seed=11), sound(39 * 512, seed=12)
@@ -34,7 +35,7 @@ def spoken(*voices: tuple[dict[str, Any], float | None, float], of: Any = None) 
     """(sound, start, end) of each voice; a start of None leaves a voice without seconds."""
     told = of or HERE.positive
     for voice, start, end in voices:
-        told = run("UniTalkReferenceAudioEncode", told, HERE.audio_vae, voice)
+        told, _ = run("UniTalkReferenceAudioEncode", told, HERE.audio_vae, voice)
         told = told if start is None else run("UniTalkVoiceRange", told, start, end)
     return told
 
@@ -45,7 +46,7 @@ def made(conditioning: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 @measure
 def two_voices_against_core() -> dict[str, list[float]]:
-    voice = core("unitalk_core.pipeline").Voice
+    voice = core("unitalk_core.request").Voice
     one, two = (given["waveform"][0, 0] for given in (FIRST, SECOND))
     asked = {
         "two": (
@@ -65,6 +66,31 @@ def two_voices_against_core() -> dict[str, list[float]]:
             )
             for name, (told, request) in asked.items()
         }
+
+
+@measure
+def guided_voices_and_tasks() -> dict[str, list[float]]:
+    """Guidance by voices that take turns, and where the picture is kept; and how much it changes."""
+    guidance, voice = core("unitalk_core.diffusion.guidance"), core("unitalk_core.request").Voice
+    turns = tuple(
+        voice(given["waveform"][0, 0], span) for given, span in ((FIRST, (0.0, 0.3)), (SECOND, (0.3, None)))
+    )
+    frames, told = pictures(17), spoken((FIRST, 0.0, 0.3), (SECOND, 0.3, 0.0))
+    dub = run("UniTalkKeepVideo", empty(**SECONDS), HERE.vae, frames)
+    asked = {
+        "voice": (told, empty(**SECONDS), {"voices": turns, "seconds": 0.68}),
+        "image": (None, dub, {"keep_video": frames}),
+        "coupling": (None, dub, {"keep_video": frames}),
+    }
+    found = {}
+    with listening() as parts:
+        for what, (positive, latent, request) in asked.items():
+            model = guided(HERE.model, what, 1.0, 3.0)
+            ours = of_the_core(parts, guide=guidance.Guidance((term(what, 1.0, 3.0),)), **request)
+            made = joint(model, latent, positive, **ALONE)
+            moved = worst(ours.audio, of_the_core(parts, **request).audio)
+            found[what] = [*difference(made, ours), moved]
+    return found
 
 
 @measure
