@@ -159,10 +159,15 @@ def masks_of(latent: dict[str, Any]) -> list[Tensor | None]:
     """
     streams, given = streams_of(latent), latent.get("noise_mask")
     masks = [] if given is None else streams_of({"samples": given})
+    if len(masks) > len(streams):
+        raise ValueError(
+            f"the noise mask of this latent has {len(masks)} streams, the latent itself {len(streams)}: "
+            "take both from one node, such as UniTalk Join Latent"
+        )
     masks += [None] * (len(streams) - len(masks))
     return [
         None if mask is None else comfy.utils.reshape_mask(mask.float(), stream.shape)[:, :1]
-        for mask, stream in zip(masks, streams, strict=False)
+        for mask, stream in zip(masks, streams, strict=True)
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 SENTENCES = {
     "no sound to split": "no audio stream; connect",
     "no picture to join": "no video stream; connect",
+    "more masks than streams": "has 2 streams, the latent itself 1: .* UniTalk Join Latent",
     "other batches": "hold 1 and 2 clips; .* UniTalk Repeat Latent",
     "uneven": "hold 1 and 2 clips; .* UniTalk Repeat Latent",
     "behind the batch": "2 clips, numbered from 0; it has no 2 from 1 on",

@@ -127,7 +127,7 @@ def test_told_to_stop_it_leaves_a_checkpoint_and_goes_on_from_there(clips, tmp_p
 @pytest.mark.slow
 def test_two_processes_are_one(clips, whole, tmp_path):
     out = tmp_path / "run"
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--rdzv_backend=c10d")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     code, told = finish(start(command(clips, out, **TASKS), *launcher))
     assert code == 0, told
     for ours, theirs in zip(losses(out), losses(whole), strict=True):

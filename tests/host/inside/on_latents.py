@@ -149,7 +149,9 @@ def latent_sentences() -> dict[str, str]:
     picture, sound = {"samples": draw(1, 48, 3, 4, 4)}, {"samples": draw(2, 20, 7)}
     uneven = {"samples": nested(draw(1, 48, 3, 4, 4), draw(2, 20, 7))}
     strange = {"samples": draw(1, 48, 1, 4, 4), "strange": object()}
+    masks = {"noise_mask": nested(torch.ones(1, 1, 3, 4, 4), torch.ones(1, 1, 7))}
     calls = {
+        "more masks than streams": lambda: run("UniTalkJoinLatent", picture | masks, sound),
         "no sound to split": lambda: run("UniTalkSplitLatent", picture),
         "no picture to join": lambda: run("UniTalkJoinLatent", sound, sound),
         "other batches": lambda: run("UniTalkJoinLatent", picture, sound),
