@@ -2,7 +2,7 @@
 
 python benchmarks/ablation.py RECIPE [--steps 500] [--clips 24] [--only NAME ...]
 
-RECIPE is a folder in which `unitalk_core.training.miniature` has come as far as the latents of clips. Each
+RECIPE is a folder in which `unitalk_core.training.miniature` has come as far as the stills. Each
 variant changes one thing and trains in RECIPE/ablation/NAME, with the recipe's own settings otherwise and as
 many steps. What is there is not made again; to have it made again, delete RECIPE/ablation/NAME.
 
@@ -48,8 +48,8 @@ RESULTS = Path(__file__).parent / "results" / "ablation.json"
 class Variant(NamedTuple):
     """What is not as in the second stage of the recipe.
 
-    stage1: False draws both streams and the text encoder; window: `couple_window` in seconds; opened: without
-    one for the last third.
+    stage1: False draws the sound stream anew beside a picture stream that draws already, as the papers'
+    does; window: `couple_window` in seconds; opened: without one for the last third.
     """
 
     changes: tuple[str, ...] = ()
@@ -103,8 +103,8 @@ def check_first(recipe: Recipe, args: argparse.Namespace) -> None:
     check_target(args.out, ".json")
     if args.steps < 2:
         raise ValueError(f"a variant needs at least 2 steps, got {args.steps}")
-    for needed in (recipe.out / "stage1" / MODEL, recipe.out / "clips"):
-        if not needed.is_dir():
+    for needed in (recipe.out / "stage1" / MODEL, recipe.out / "clips", recipe.file("stills")):
+        if not needed.exists():
             raise FileNotFoundError(f"{recipe.out} has no {needed.relative_to(recipe.out)}; run the recipe")
     check(load_bundle(str(recipe.out / "stage1" / MODEL)), args.clips, TASKS)
     for part in (part for name in args.only for part in parts(recipe, name, args.steps)):
@@ -128,7 +128,9 @@ def parts(recipe: Recipe, name: str, steps: int) -> list[Part]:
 def trained(recipe: Recipe, name: str, steps: int) -> Path:
     """The folder of the model that a variant ends with."""
     variant = VARIANTS[name]
-    start = recipe.from_stage1() if variant.stage1 else recipe.from_nothing()
+    start = recipe.from_stills()
+    if not variant.stage1:
+        start.model.audio_model.load_state_dict(recipe.from_nothing().model.audio_model.state_dict())
     for i, part in enumerate(parts(recipe, name, steps)):
         if not (part.out / MODEL).is_dir():
             log.info("%s: %d steps in %s", name, part.steps, part.out)

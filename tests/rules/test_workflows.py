@@ -93,7 +93,7 @@ def test_our_nodes_get_the_inputs_they_have_and_no_others(name):
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_the_canvas_shows_every_input_of_our_nodes(name):
-    """The frontend adds what is left out, and the prompt that it sends is then another than the shipped one."""
+    """The frontend adds what is left out: its prompt would be another than the shipped one."""
     for node in (one for one in read(name)["nodes"] if one["type"] in TABLE):
         known = {one["id"] for one in TABLE[node["type"]]["inputs"]}
         assert {one["name"] for one in node["inputs"]} == known, node["type"]

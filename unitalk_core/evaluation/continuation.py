@@ -1,6 +1,6 @@
 """Does a clip that goes on jump at its seam, and are the words that it goes on with understood?
 
-True clips through the model's own codecs are continued with the words of the next one, every eighth of them
+True clips through the model's own codecs are continued with the words of the next one, every fourth of them
 eight times in a row. A seam is smooth if picture and sound change no more there than at 95 of 100 places
 inside the same clip.
 """
@@ -29,7 +29,7 @@ from .held_out import Result
 from .measures import Measure, Threshold, columns, measure
 from .report import recoded
 
-IN_A_ROW = 8
+IN_A_ROW, EVERY = 8, 4
 USUAL = 0.95  # share of the places in a clip that change no more than a smooth seam does
 THRESHOLDS = {
     "continue.picture_seam": Threshold(limit=0.90),
@@ -108,7 +108,7 @@ def continuation(
     Baselines: hard cuts into another clip, and the words in another sound. Ceilings: places by chance in the
     true clips, and their words. on_clip(done, of) after the clips of each row.
     """
-    lengths = [IN_A_ROW if i % IN_A_ROW == 0 else 1 for i in range(len(truths))]
+    lengths = [IN_A_ROW if i % EVERY == 0 else 1 for i in range(len(truths))]
     made: list[Row] = []
     with workers(partial(row, bundle, truths, seed), processes) as rows:
         for one in rows(enumerate(lengths)):

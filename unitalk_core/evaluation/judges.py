@@ -201,6 +201,17 @@ def chance_of_face(results: Results, i: int) -> float:
     return 1 / (1 + len(others(results, i, FACES - 1)))
 
 
+def scene_of(results: Results, ceiling: Results) -> Rows:
+    """How often a face that was asked for in words is nearer to the true one than to other texts' faces."""
+    return {"face.as_asked": rows(results, ceiling, looks_as_asked, even)}
+
+
+def looks_as_asked(results: Results, i: int) -> float:
+    made = results[i].clip.frames.mean(0)
+    own, *rest = (decibels(made, one.first) for one in (results[i], *others(results, i, FACES - 1)))
+    return mean([float(own > one) for one in rest])
+
+
 def picture_of(results: Results, ceiling: Results) -> Rows:
     """How well all frames are kept; by chance: a still, the first frame all along."""
     return {

@@ -1,6 +1,6 @@
 """Measure a model on held-out synthetic clips: words, sync, voice, face, each beside chance and the truth.
 
-- text: the model gets the sentence, the scene and the sound in words -> words, sync;
+- text: the model gets the sentence, the scene and the sound in words -> words, sync, the face;
 - couple_off: the same with its two streams not looking at each other -> sync that the text alone gives;
 - given: it gets a voice and a first frame too -> pitch and timbre of that voice, identity of that face;
 - dub: it gets the true picture and makes the sound -> words, sync;
@@ -28,7 +28,7 @@ from ..data.synthetic import FPS, SAMPLE_RATE, SyntheticClip
 from ..pipeline import Bundle, Request, decode, generate
 from ..workers import Spread, workers
 from .held_out import TAKES, Result, draw_held_out
-from .judges import Row, Rows, face_of, picture_of, sync_of, voice_of, words_of
+from .judges import Row, Rows, face_of, picture_of, scene_of, sync_of, voice_of, words_of
 from .measures import Measure, Threshold, columns, mean, measure
 
 Make = Callable[[Bundle, Request], Clip]
@@ -37,7 +37,7 @@ OnClip = Callable[[int, int], None]
 LEAST = 8  # one text of each kind
 SHOWN = 8  # clips for a page of pictures
 JUDGES = {  # task -> what its clips are asked
-    "text": (words_of, sync_of),
+    "text": (words_of, sync_of, scene_of),
     "couple_off": (sync_of,),
     "given": (voice_of, face_of),
     "dub": (words_of, sync_of),

@@ -33,6 +33,7 @@ from ..models.mel import MEL_16K
 from ..models.mmdit import JointDiT, initialise
 from ..models.text_encoder import PhonemeEncoder
 from ..models.video_vae import VideoVAE
+from ..weights.files import load_weights, read_tensors
 from ..weights.loading import (
     Parts,
     load_audio_codec,
@@ -44,11 +45,12 @@ from ..weights.loading import (
 )
 from .audio_codec import train_mel_vae, train_vocos
 from .claim import CONFIG
-from .latents import PUNCTUATED, LatentMaker, mouth_area
+from .latents import PUNCTUATED, LatentMaker, Shards, mouth_area
 from .loop import Budget
 from .origin import copy_stream
 from .progress import Progress
 from .result import MODEL
+from .stills import train_stills
 from .video_codec import Windows, refine_decoder, train_video_vae
 
 log = logging.getLogger("unitalk")
@@ -60,12 +62,14 @@ STEPS = {
     "video-vae": 1500,
     "video-decoder": 1200,
     "stage1": 2800,
+    "stills": 500,
     "stage2": 2300,
 }
 SOUNDS, PICTURES = 2000, 1500  # clips that the codecs learn from
 SPEECH_CLIPS, JOINT_CLIPS = 9000, 3200
 IMAGES = ((1, 48),)  # windows of single frames
 CAPTIONS = {"full": 1.0, "short": 1.0, "fused": 1.0, "no_scene": 0.5, "no_sound": 0.5, "speech": 0.5}
+SAID = {form + mark: share for form, share in CAPTIONS.items() for mark in ("", PUNCTUATED)}
 TASKS = {
     "t2av": 0.12, "ti2av": 0.08, "tr2av": 0.17, "tir2av": 0.15, "tv2a": 0.2, "ta2v": 0.18, "continue": 0.1,
 }  # fmt: skip
@@ -73,12 +77,13 @@ FROM_NOTHING = {
     "stage1": ("optimizer.learning_rate=3.0e-3", "optimizer.warmup=60"),
     "stage2": ("optimizer.learning_rate=2.0e-3", "optimizer.warmup=50", f"tasks={TASKS}"),
 }  # on top of the presets, which go on with the shipped weights
+READS_TEXT = ("text_embedding.", "cross_attn.")
 DATA = {"stage1": "speech", "stage2": "clips"}
 LANES = (
     ("mel-vae", "vocoder", "speech-latents"),
     ("video-images", "video-vae", "video-decoder"),
 )
-AFTER = ("stage1", "clip-latents", "stage2", "pack", "report")
+AFTER = ("stage1", "clip-latents", "stills", "stage2", "pack", "report")
 
 
 @dataclass(frozen=True)
@@ -171,8 +176,16 @@ class Recipe:
     def stage1(self) -> None:
         self.train("stage1", self.from_nothing())
 
+    def stills(self) -> None:
+        with self.watched("stills") as on_step:
+            parts = self.from_stage1()
+            budget = self.budget("stills", batch=64, learning_rate=2e-3, muon=0.02, average=0.99)
+            clips = Shards.read(self.out / DATA["stage2"])
+            model = train_stills(parts.model, parts.text_encoder, clips, SAID, budget, on_step)
+        self.save("stills", model.state_dict(), {"model": parts.config})
+
     def stage2(self) -> None:
-        self.train("stage2", self.from_stage1())
+        self.train("stage2", self.from_stills())
 
     def from_nothing(self) -> Parts:
         """The trained codecs around a model and a text encoder that are drawn."""
@@ -183,9 +196,19 @@ class Recipe:
         return Parts(model, TINY, video_vae, self.codec(), PhonemeEncoder())
 
     def from_stage1(self) -> Parts:
-        """What stage 1 left; its picture stream becomes a twin of the sound stream."""
+        """What stage 1 left; its picture stream becomes a twin of the sound stream, but reads the text anew.
+
+        The sound stream has learned to look past every word that is not spoken.
+        """
         parts = load_embedded(self.out / "stage1" / MODEL)
-        copy_stream(parts.model.audio_model, parts.model.video_model)
+        copy_stream(parts.model.audio_model, parts.model.video_model, but=READS_TEXT)
+        return parts
+
+    def from_stills(self) -> Parts:
+        """What stage 1 left, with a picture stream that draws faces from words."""
+        parts = load_embedded(self.out / "stage1" / MODEL)
+        path = self.file("stills")
+        load_weights(parts.model, read_tensors(path), path)
         return parts
 
     def train(self, stage: str, start: Parts, out: Path | None = None, changes: Sequence[str] = ()) -> None:
@@ -197,9 +220,8 @@ class Recipe:
         base = out.with_name(f"{out.name}-start")
         base.mkdir(parents=True, exist_ok=True)
         save_embedded(base, start, int8=False)
-        said = {form + mark: share for form, share in CAPTIONS.items() for mark in ("", PUNCTUATED)}
         settings = (
-            *(f"model={base}", f"seed={self.seed}", f"steps={self.some(STEPS[stage])}", f"captions={said}"),
+            *(f"model={base}", f"seed={self.seed}", f"steps={self.some(STEPS[stage])}", f"captions={SAID}"),
             *(f"memory.compile={str(self.share == 1).lower()}", *FROM_NOTHING[stage], *changes),
         )
         several = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.processes}")
@@ -310,6 +332,7 @@ STAGES: dict[str, tuple[Callable[[Recipe], None], str]] = {
     "video-decoder": (Recipe.video_decoder, "video_vae.safetensors"),
     "stage1": (Recipe.stage1, f"stage1/{MODEL}"),
     "clip-latents": (Recipe.clip_latents, ""),
+    "stills": (Recipe.stills, "stills.safetensors"),
     "stage2": (Recipe.stage2, f"stage2/{MODEL}"),
     "pack": (Recipe.pack, ""),
     "report": (Recipe.report, "embedded/report.json"),

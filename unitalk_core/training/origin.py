@@ -68,9 +68,13 @@ def with_new_audio(found: ModelConfig, weights: dict[str, Tensor], config: Train
 
 
 @torch.no_grad()
-def copy_stream(source: nn.Module, target: nn.Module) -> None:
-    """Make `target` a twin of `source`, but for its ends: input layer, head, and what hears the reference."""
+def copy_stream(source: nn.Module, target: nn.Module, but: tuple[str, ...] = ()) -> None:
+    """Make `target` a twin of `source`, but for its ends: input layer, head, and what hears the reference.
+
+    but: parts of names of further weights that the target keeps as they are.
+    """
     values = dict(source.named_parameters())
+    own = ("_ref.", *but)
     for name, parameter in target.named_parameters():
-        if not name.startswith(ENDS) and "_ref." not in name:
+        if not name.startswith(ENDS) and not any(part in name for part in own):
             parameter.copy_(values[name])

@@ -16,6 +16,7 @@ from unitalk_core.evaluation.judges import (
     face_of,
     others,
     picture_of,
+    scene_of,
     sync_of,
     twin,
     voice_of,
@@ -96,6 +97,13 @@ def test_a_face_is_found_among_the_others(true_results: list[Result]) -> None:
     found = face_of(exchanged, true_results)
     assert values(found["face.identity"]) == [0.0] * 8
     assert max(values(found["face.first_frame_db"])) < 20
+
+
+def test_a_face_from_words_is_nearer_to_its_own_than_to_others(true_results: list[Result]) -> None:
+    found = scene_of(true_results, true_results)["face.as_asked"]
+    assert found == [Row(1.0, 0.5, 1.0)] * 8
+    exchanged = [Result(others(true_results, i, 1)[0].clip, one.truth) for i, one in enumerate(true_results)]
+    assert all(row.value < 1 for row in scene_of(exchanged, true_results)["face.as_asked"])
 
 
 def test_a_kept_picture_is_better_than_a_still(true_results: list[Result]) -> None:

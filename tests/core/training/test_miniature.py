@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from unitalk_core.pipeline import Request, generate, load_bundle
 from unitalk_core.training.miniature import AFTER, LANES, STAGES, Recipe, main
@@ -37,6 +38,16 @@ def test_its_files_make_a_clip_and_are_small(made):
     assert sum(one.stat().st_size for one in folder.glob("*.safetensors")) < 20e6
     clip = generate(load_bundle(str(folder)), Request(say="potato", seconds=0.4, steps=2))
     assert clip.frames.shape[1:] == (64, 64, 3)
+
+
+def test_the_picture_begins_as_the_sounds_twin_that_reads_anew(made):
+    model = Recipe(made).from_stage1().model
+    sound, picture = (dict(one.named_parameters()) for one in (model.audio_model, model.video_model))
+    same = {name for name, one in picture.items() if name in sound and torch.equal(one, sound[name])}
+    assert {"blocks.0.ffn.0.weight", "blocks.3.self_attn.q.weight", "blocks.3.norm3.weight"} <= same
+    drawn = {f"text_embedding.{place}.weight" for place in (0, 2)}
+    drawn |= {f"blocks.{i}.cross_attn.{part}.weight" for i in (0, 3) for part in "qkvo"}
+    assert drawn <= picture.keys() - same
 
 
 def test_what_is_there_is_not_made_again(made):
