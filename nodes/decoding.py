@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ..unitalk_core.av import Clip
 from ..unitalk_core.media import lengths, match_lengths
 from ..unitalk_core.provenance import provenance_tags, words_hash
-from ..unitalk_core.subtitles import add_track, cues_of, write_srt
+from ..unitalk_core.subtitles import subtitler
 from . import codecs, host
 from .graph import Graph, sources
 from .host import io
@@ -160,21 +158,11 @@ class UniTalkMuxAV(io.ComfyNode):
         report = lengths(clip) if fitted is clip else f"{lengths(clip)}; {on_mismatch}: {lengths(fitted)}"
         host.say(report)
         tags = told_sources(*host.running(cls)) if provenance else {}
-        return io.NodeOutput(host.TaggedVideo(fitted, tags, subtitler(subtitles, speech, fitted)), report)
+        subtitle = None if subtitles == "none" else subtitler(subtitles, speech, fitted)
+        return io.NodeOutput(host.TaggedVideo(fitted, tags, subtitle), report)
 
 
 def told_sources(graph: Graph, node: str) -> dict[str, Any]:
     """Tags that say what in the graph made the clip."""
     models, seeds, words = sources(graph, node)
     return provenance_tags(models, seeds, [words_hash(*one) for one in words])
-
-
-def subtitler(subtitles: str, speech: str, clip: Clip) -> Callable[[Path], Any] | None:
-    """What gives a saved file its subtitles; ValueError if there are no words for them."""
-    if subtitles == "none":
-        return None
-    cues = cues_of(speech, clip.waveform, clip.sample_rate)
-    if not cues:
-        raise ValueError("there are no words for subtitles; give the speech, or choose none")
-    write = {"track": add_track, "srt": write_srt}[subtitles]
-    return lambda video: write(video, cues)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..unitalk_core.av import AV, draw_noise, draw_takes
+from ..unitalk_core.av import AV, draw_takes
 from ..unitalk_core.diffusion.cache import StepCache
 from ..unitalk_core.diffusion.guidance import Term, Without
 from ..unitalk_core.diffusion.schedules import last_part
@@ -113,9 +113,8 @@ def sample(
     fresh: bool,
 ) -> dict[str, Any]:
     """LATENT with both streams sampled. fresh: begin with the noise alone, whatever the latent holds."""
-    noise = draw_noise(host.unnested(latent["samples"]).map(lambda one: tuple(one.shape)), seed)
     samples = guider.sample(
-        host.nested(noise),
+        TakeNoise(seed).generate_noise(latent),
         latent["samples"],
         stepping.core_sampler(sampler, fresh),
         sigmas,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
@@ -18,6 +18,7 @@ from typing import Any
 import av
 from torch import Tensor
 
+from .av import Clip
 from .media import replacing
 from .models.markup import SPEECH, without_weights
 
@@ -43,17 +44,40 @@ class Cue:
     text: str
 
 
-def cues_of(speech: str, waveform: Tensor, sample_rate: int) -> list[Cue]:
+def subtitler(kind: str, speech: str, clip: Clip, since: float = 0.0) -> Callable[[Path], Any]:
+    """What gives the file of a clip its subtitles. kind: track, inside an mp4, or srt, beside any file.
+
+    since: seconds before which nothing of the speech is said. ValueError if there is no speech.
+    """
+    check_speech(speech)
+    cues = cues_of(speech, clip.waveform, clip.sample_rate, since)
+    write = {"track": add_track, "srt": write_srt}[kind]
+    return lambda path: write(path, cues)
+
+
+def check_speech(speech: str) -> None:
+    """ValueError if there are no words for subtitles."""
+    if not texts_of(speech):
+        raise ValueError("there are no words for subtitles; give the speech, or choose none")
+
+
+def texts_of(speech: str) -> list[str]:
+    """What is said, or a finished prompt with it -> the texts of the subtitles."""
+    return broken(" ".join(SPEECH.findall(speech)) or speech)
+
+
+def cues_of(speech: str, waveform: Tensor, sample_rate: int, since: float = 0.0) -> list[Cue]:
     """Subtitles for what is said in a sound (c, n): its words, or a finished prompt with them.
 
-    The times are estimated: the texts share what is heard in proportion to their letters.
+    The times are estimated: the texts share what is heard, from `since` seconds on, in proportion to their
+    letters.
     """
-    texts = broken(" ".join(SPEECH.findall(speech)) or speech)
+    texts = texts_of(speech)
     if not texts:
         return []
-    start, end = heard(waveform, sample_rate)
+    start, end = heard(waveform[:, round(since * sample_rate) :], sample_rate)
     shares = list(accumulate((len(text) for text in texts), initial=0))
-    times = [round(1000 * (start + (end - start) * share / shares[-1])) for share in shares]
+    times = [round(1000 * (since + start + (end - start) * share / shares[-1])) for share in shares]
     return [Cue(*span, text) for span, text in zip(pairwise(times), texts, strict=True)]
 
 

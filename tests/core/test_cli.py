@@ -49,6 +49,25 @@ def test_a_sentence_becomes_a_clip_and_a_report(tmp_path, capsys):
         assert json.loads(file.metadata["unitalk"])["say"] == "good morning"
 
 
+def test_the_words_are_inside_the_clip_or_beside_it(tmp_path, capsys):
+    out = tmp_path / "a.mp4"
+    assert say("--out", out, "--subtitles", "track") == 0
+    with av.open(str(out)) as file:
+        assert [one.type for one in file.streams] == ["video", "audio", "subtitle"]
+        assert json.loads(file.metadata["unitalk"])["say"] == "good morning"
+    assert say("--out", tmp_path / "b.wav", "--no-video", "--subtitles", "srt") == 0
+    assert "\ngood morning\n" in (tmp_path / "b.srt").read_text()
+    more = ["--continue", out, "--overlap", 0.2, "--subtitles", "srt"]
+    assert say("--out", tmp_path / "c.mp4", *more) == 0
+    assert float((tmp_path / "c.srt").read_text().splitlines()[1][6:12].replace(",", ".")) >= 9 / 25
+    capsys.readouterr()
+    assert say("--out", tmp_path / "d.mp4", "--say", " ", "--scene", "a man", "--subtitles", "srt") == 2
+    assert "no words for subtitles" in capsys.readouterr().err
+    assert say("--out", tmp_path / "d.wav", "--no-video", "--subtitles", "track") == 2
+    assert "use --subtitles srt" in capsys.readouterr().err
+    assert not list(tmp_path.glob("d*"))
+
+
 def test_a_voice_and_an_image_are_used(tmp_path, capsys):
     media.write_wav(tmp_path / "voice.wav", torch.rand(2, 44100) - 0.5, 44100)
     picture = av.VideoFrame.from_ndarray((torch.rand(80, 120, 3) * 255).byte().numpy(), format="rgb24")

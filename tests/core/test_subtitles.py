@@ -31,6 +31,13 @@ def test_cues_fill_what_is_heard_without_gaps_in_proportion_to_their_letters():
     assert (cues[0].end - cues[0].start) / 2000 == pytest.approx(13 / 34, abs=0.02)
 
 
+def test_cues_of_words_that_come_later_leave_out_what_is_heard_before():
+    before = cues_of("one two", sound(0.2, 1.0, 0.2), RATE)
+    waveform = torch.cat([sound(0, 1.0, 0), sound(0.2, 1.0, 0.2)], 1)
+    after = cues_of("one two", waveform, RATE, since=1.0)
+    assert [(one.start - 1000, one.end - 1000) for one in after] == [(one.start, one.end) for one in before]
+
+
 def test_weights_and_tags_are_not_shown():
     (cue,) = cues_of("a man <S>good (morning:1.3)<E> a deep voice", sound(0, 1, 0), RATE)
     assert cue.text == "good morning"

@@ -23,6 +23,13 @@ def test_each_take_has_its_own_noise_in_the_latents_of_any_model(measured):
     assert found["three"].endswith("this latent has 3 streams; give one with a picture and a sound")
 
 
+@pytest.mark.parametrize("sampler", ["box", "stock"])
+def test_a_batch_of_four_is_four_single_runs_with_seeds_raised_by_one(measured, sampler):
+    found = measured("batch_of_four")[sampler]
+    assert max(found["picture"], found["sound"]) < PARITY
+    assert found["takes"] > 0.1
+
+
 def test_a_schedule_takes_the_shift_of_the_model_or_its_own(measured):
     found = measured("schedules")
     assert (found["own shift"], found["shift"], found["part"]) == (True, True, True)

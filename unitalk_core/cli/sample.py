@@ -93,6 +93,11 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--overlap", type=float, help="seconds of its end that --continue sees (0.6)")
     form.add_argument("--width", type=int, help="pixels, a multiple of 32 (64, what tiny was trained on)")
     form.add_argument("--height", type=int, help="the same")
+    form.add_argument(
+        "--subtitles",
+        choices=("none", "track", "srt"),
+        help="the words that are said, inside the mp4 or in a file beside it; with --continue the new ones",
+    )
     how = parser.add_argument_group("sampling")
     how.add_argument("--seed", type=int, help="chance; the same seed makes the same clip (0)")
     how.add_argument("--audio-seed", type=int, help="another seed for the sound alone")
@@ -213,15 +218,41 @@ def make_clip(bundle: Bundle, args: argparse.Namespace, load_seconds: float = 0.
     out = check_target(args.out, suffix(args))
     request = request_from(bundle, args)
     check_request(bundle.config, request)
+    check_subtitles(args, out)
     trace = Trace({"load": load_seconds})
     with tqdm(total=request.steps, desc=out.name, unit="step", delay=0.2) as bar:
         clip = generate(bundle, request, lambda *_: bar.update(), trace)
     with trace.stage("write"):
         write(out, clip, request, bundle, provenance_of(args, request))
+        subtitle(out, clip, request, subtitles_of(args))
     total = load_seconds + time.perf_counter() - start
     report = describe(out, clip, request, bundle, trace) | {"total_seconds": round(total, 3)}
     print(summary(report))
     return report
+
+
+def subtitles_of(args: argparse.Namespace) -> str:
+    return getattr(args, "subtitles", "none")
+
+
+def check_subtitles(args: argparse.Namespace, out: Path) -> None:
+    """ValueError for subtitles of nothing, or inside a file that cannot have them, before it is made."""
+    from ..subtitles import check_speech
+
+    if subtitles_of(args) == "none":
+        return
+    check_speech(getattr(args, "say", ""))
+    if subtitles_of(args) == "track" and out.suffix == ".wav":
+        raise ValueError("a .wav file has no room for a track of subtitles; use --subtitles srt")
+
+
+def subtitle(out: Path, clip: Clip, request: Request, kind: str) -> None:
+    """What is said, under the picture; of a clip that goes on, what is new."""
+    from ..subtitles import subtitler
+
+    if kind != "none":
+        before = 0.0 if request.continued is None else request.continued.seconds
+        subtitler(kind, request.say, clip, since=before)(out)
 
 
 def provenance_of(args: argparse.Namespace, request: Request) -> dict[str, str]:

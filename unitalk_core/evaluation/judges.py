@@ -38,8 +38,8 @@ Score = Callable[[Results, int], float]
 
 
 def twin(results: Results, i: int) -> Result:
-    """The other take of the same text."""
-    return results[i ^ 1]
+    """The next take of the same text; after the last, the first."""
+    return results[i - i % TAKES + (i + 1) % TAKES]
 
 
 def others(results: Results, i: int, count: int) -> list[Result]:

@@ -43,6 +43,11 @@ def test_a_clip_is_shuffled_with_other_texts_and_twinned_with_its_own(true_resul
         assert twin(true_results, i).truth.rendition != own.truth.rendition
 
 
+def test_a_twin_is_the_next_take_of_the_text_however_many_there_are(monkeypatch) -> None:
+    monkeypatch.setattr("unitalk_core.evaluation.judges.TAKES", 3)
+    assert [twin(range(6), i) for i in range(6)] == [1, 2, 0, 4, 5, 3]
+
+
 def test_true_clips_fit_their_own_sound_best(true_results: list[Result]) -> None:
     found = sync_of(true_results, true_results)
     own, same = mean(values(found["sync.r"])), mean(values(found["sync.same_text_r"]))

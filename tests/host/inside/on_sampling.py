@@ -206,13 +206,12 @@ def kept_sound_against_core() -> list[float]:
 @measure
 def two_seeds() -> dict[str, bool]:
     """The sound's noise does not depend on the picture's size; each seed changes its stream."""
-    sampling = core("nodes.sampling")
+    av = core("unitalk_core.av")
     shapes = [
         core("nodes.host").unnested(empty(width=width)["samples"]).map(lambda one: tuple(one.shape))
         for width in (64, 96)
     ]
-    seeds = core("unitalk_core.av").AV(1, 2)
-    small, large = (sampling.draw_noise(shape, seeds) for shape in shapes)
+    small, large = (av.draw_noise(shape, av.AV(1, 2)) for shape in shapes)
     first, other = (
         joint(video_cfg=1.0, audio_cfg=1.0, steps=1),
         joint(video_cfg=1.0, audio_cfg=1.0, steps=1, video_seed=9),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,11 @@ from rig import (
     difference,
     empty,
     error_of,
+    joint,
     measure,
+    pair,
     run,
+    worst,
 )
 
 SOLVERS = ("unipc", "dpmpp_2m", "euler", "heun", "dpmpp_3m")
@@ -84,6 +88,34 @@ def noise_of_takes() -> dict[str, Any]:
         "seed": noise.seed,
         "three": error_of(lambda: noise.generate_noise(pack(*[(1, 2, 3)] * 3))),
     }
+
+
+@measure
+def batch_of_four() -> dict[str, dict[str, float]]:
+    """Four clips at once against the same four one by one, with both seeds raised by one each time."""
+    guider = run("CFGGuider", HERE.model, HERE.positive, HERE.negative, 2.0)
+    sigmas = run("UniTalkSchedule", HERE.model, "unipc", 2, 1.0, 0.0)
+    solver = run("UniTalkFlowSampler", "unipc")
+
+    def box(latent: dict[str, Any], take: int) -> Any:
+        return pair(joint(latent=latent, steps=2, video_seed=1 + take, audio_seed=2 + take))
+
+    def stock(latent: dict[str, Any], take: int) -> Any:
+        noise = run("UniTalkNoise", 1 + take, 2 + take)
+        return pair(run("SamplerCustomAdvanced", noise, guider, solver, sigmas, latent)[0])
+
+    return {name: apart(make) for name, make in (("box", box), ("stock", stock))}
+
+
+def apart(make: Callable[[dict[str, Any], int], Any]) -> dict[str, float]:
+    """Largest relative difference of each stream between a batch and single runs, and between two takes."""
+    together, alone = make(empty(batch_size=4), 0), [make(empty(), take) for take in range(4)]
+    found = {
+        name: max(worst(stream[i : i + 1], one[which]) for i, one in enumerate(alone))
+        for which, (name, stream) in enumerate(zip(("picture", "sound"), together, strict=True))
+    }
+    others = [worst(one, stream[:1]) for stream in together for one in stream[1:].split(1)]
+    return found | {"takes": min(others)}
 
 
 @measure
