@@ -1,67 +1,40 @@
-// browser.mjs URL WORKFLOW.json OUT: drop the workflow on the canvas of a running ComfyUI, press Run, wait for the end.
-// Environment: CHROMIUM, the browser; PW_DIR, the folder whose node_modules holds playwright-core.
-// Writes OUT/seen.json and OUT/done.png.
-import { createRequire } from 'module';
+// browser.mjs URL OUT [--look] WORKFLOW.json...: drop each workflow on the canvas of a running ComfyUI, press Run, see
+// whether its videos play. Writes OUT/NAME.json, what was seen, and OUT/NAME.png, the graph at the end. --look does not run.
 import fs from 'fs';
-import os from 'os';
 import path from 'path';
+import { boxes, drop, fit, look, run, visit } from './frontend.mjs';
 
-const { chromium } = createRequire(path.join(process.env.PW_DIR, '/'))('playwright-core');
-const [url, file, out] = process.argv.slice(2);
-const minutes = 60_000;
-const quiet = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-sync'];
-const settings = { 'Comfy.TutorialCompleted': true };
+const [url, out, ...rest] = process.argv.slice(2);
+const files = rest.filter(one => one !== '--look');
 
-await fetch(url + '/settings', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(settings) });
-const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'unitalk-browser-'));
-const options = { executablePath: process.env.CHROMIUM, headless: true, viewport: { width: 1600, height: 900 }, args: quiet };
-const context = await chromium.launchPersistentContext(profile, options);
-try {
-  await context.route(to => !['127.0.0.1', 'localhost'].includes(to.hostname), route => route.abort());
-  const page = context.pages()[0] ?? await context.newPage();
-  page.setDefaultTimeout(5 * minutes);
-  await page.goto(url, { waitUntil: 'domcontentloaded' });
-  await page.waitForFunction(() => window.app?.extensionManager && window.app?.canvas?.graph);
-  await page.waitForTimeout(2000);
-  await page.evaluate(listen);
-  await page.evaluate(drop, [path.basename(file), fs.readFileSync(file, 'utf8')]);
-  const wanted = JSON.parse(fs.readFileSync(file, 'utf8')).nodes.length;
-  await page.waitForFunction(n => window.app.canvas.graph._nodes.length >= n, wanted);
-  await page.waitForTimeout(1000);
-  const seen = await page.evaluate(look);
-  if (!seen.missing.length) {
-    await page.getByRole('button', { name: /^(Run|Queue)/ }).first().click();
-    await page.waitForFunction(() => window.heard.ended, null, { timeout: 15 * minutes });
-    Object.assign(seen, await page.evaluate(() => window.heard));
-    await page.waitForTimeout(1500);
+await visit(url, async page => {
+  for (const file of files) {
+    const name = path.basename(file, '.json'), seen = {};
+    try {
+      await drop(page, path.basename(file), fs.readFileSync(file, 'utf8'));
+      Object.assign(seen, await look(page), { boxes: await boxes(page) });
+      if (!seen.missing.length && !rest.includes('--look')) {
+        Object.assign(seen, await run(page));
+        await fit(page);
+        Object.assign(seen, { playing: await playing(page), boxes: await boxes(page) });
+      } else await fit(page);
+    } catch (error) {
+      seen.error = String(error).slice(0, 2000);
+    }
+    await page.screenshot({ path: path.join(out, name + '.png') });
+    fs.writeFileSync(path.join(out, name + '.json'), JSON.stringify(seen, null, 1));
   }
-  await page.screenshot({ path: path.join(out, 'done.png') });
-  fs.writeFileSync(path.join(out, 'seen.json'), JSON.stringify(seen, null, 1));
-} finally {
-  await context.close();
-  fs.rmSync(profile, { recursive: true, force: true });
-}
+}, { width: 2000, height: 1000 });
 
-function listen() {
-  window.heard = { ended: null, previews: 0 };
-  const api = window.comfyAPI.api.api;
-  for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
-    api.addEventListener(kind, () => { window.heard.ended = kind; });
-  for (const kind of ['b_preview', 'b_preview_with_metadata'])
-    api.addEventListener(kind, () => { window.heard.previews += 1; });
-}
-
-function drop([name, text]) {
-  const data = new DataTransfer();
-  data.items.add(new File([text], name, { type: 'application/json' }));
-  const canvas = document.querySelector('#graph-canvas');
-  for (const kind of ['dragenter', 'dragover', 'drop'])
-    canvas.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true, clientX: 700, clientY: 450 }));
-}
-
-async function look() {
-  const nodes = window.app.canvas.graph._nodes, known = window.LiteGraph.registered_node_types;
-  const { output } = await window.app.graphToPrompt();
-  const prompt = Object.fromEntries(Object.entries(output).map(([id, one]) => [id, { class_type: one.class_type, inputs: one.inputs }]));
-  return { nodes: nodes.length, missing: nodes.filter(one => !(one.type in known)).map(one => one.type), prompt };
+// The seconds that each video in a node has played; the page is quiet, so they are started here if they do not start alone.
+async function playing(page) {
+  return page.evaluate(async () => {
+    const shown = [...document.querySelectorAll('video')].filter(one => one.offsetParent);
+    for (const one of shown) {
+      one.muted = true;
+      await one.play().catch(() => {});
+    }
+    await new Promise(done => setTimeout(done, 1500));
+    return shown.map(one => one.currentTime);
+  });
 }

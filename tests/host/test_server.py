@@ -18,11 +18,12 @@ from unitalk_core.provenance import words_hash
 from unitalk_core.weights.files import read_metadata, save_tensors
 
 GRAPHS = ("text_to_talking_clip", "stock_samplers", "guided_second_take")
-NEEDS = {"stock_samplers": (0, 32, 0)}  # LTXVDualCFGGuider
-
 
 # workflow: frames of each clip it makes
-SEVERAL = {"a_clip_goes_on": [109], "dub_and_drive": [61, 61], "two_voices": [61]}
+SEVERAL = {
+    "a_clip_goes_on": [109], "a_voice_to_copy": [61], "compare_takes": [61, 61, 61], "drive_by_sound": [61],
+    "dub_a_clip": [61], "picture_to_talking_clip": [61], "two_voices": [61],
+}  # fmt: skip
 
 
 def graph(name: str, **changes: Any) -> dict[str, Any]:
@@ -54,9 +55,7 @@ def test_the_pack_loads_without_a_complaint(server):
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_workflow_becomes_an_mp4_with_picture_and_sound_of_one_length(server, host, name):
-    if host.version < NEEDS.get(name, (0,)):
-        pytest.skip(f"{name} uses LTXVDualCFGGuider, which came with ComfyUI 0.32")
+def test_a_workflow_becomes_an_mp4_with_picture_and_sound_of_one_length(server, name):
     clip = read(only_mp4(server, server.wait_for(server.queue(graph(name, steps=4)))))
     picture, sound = len(clip.frames) / clip.fps, clip.waveform.shape[-1] / clip.sample_rate
     assert tuple(clip.frames.shape) == (61, 256, 256, 3)

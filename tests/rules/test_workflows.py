@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from itertools import combinations
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +19,8 @@ GRAPHS = sorted(path.stem for path in FOLDER.glob("*.json"))
 NOTES = {"MarkdownNote", "Note"}
 SEEDS = {"seed", "noise_seed"}  # stock widgets that are followed by "control after generate"
 THUMBNAIL_KB = 200
+LOADERS = ("UniTalk Load Model", "CLIPLoader", "VAELoader", "UniTalk Load Audio VAE")
+REAL_WEIGHTS = (*LOADERS, "704", "steps", "shift")
 
 Graph = dict[str, Any]
 
@@ -61,6 +66,14 @@ def jpeg_size(path: Path) -> int:
     data = path.read_bytes()
     assert data[:3] == b"\xff\xd8\xff", f"{path.name} is no JPEG"
     return len(data)
+
+
+@pytest.fixture(scope="module")
+def arranging() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("arranging", ROOT / "docs" / "arrange_workflows.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_every_node_is_used_by_a_workflow():
@@ -125,6 +138,40 @@ def test_links_of_our_nodes_fit_the_table(name):
 def test_a_note_explains_the_graph(name):
     notes = [node["widgets_values"][0] for node in read(name)["nodes"] if node["type"] in NOTES]
     assert any(len(text) > 100 for text in notes)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_with_the_small_model_says_what_real_weights_need(name):
+    nodes = read(name)["nodes"]
+    notes = " ".join(node["widgets_values"][0] for node in nodes if node["type"] in NOTES)
+    if any(node["type"] == "UniTalkLoadEmbedded" for node in nodes):
+        assert not [word for word in REAL_WEIGHTS if word not in notes]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_no_node_lies_on_another_and_links_lead_to_the_right(arranging, name):
+    graph = read(name)
+    places = {node["id"]: arranging.box(node) for node in graph["nodes"]}
+    over = [pair for pair in combinations(places, 2) if arranging.overlap(*(places[one] for one in pair))]
+    assert not over, over
+    assert all(places[source][0] <= places[target][0] for _, source, _, target, _, _ in graph["links"])
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_node_but_notes_lies_in_one_titled_group(arranging, name):
+    graph = read(name)
+    assert all(group["title"] for group in graph["groups"])
+    for node in (one for one in graph["nodes"] if one["type"] not in NOTES):
+        assert sum(arranging.within(node, group) for group in graph["groups"]) == 1, node["type"]
+    areas = [arranging.area(group) for group in graph["groups"]]
+    assert not [pair for pair in combinations(areas, 2) if arranging.overlap(*pair)]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_an_arranged_graph_stays_as_it_is(arranging, name):
+    graph = read(name)
+    arranging.arrange(graph)
+    assert graph == read(name)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
