@@ -1,19 +1,20 @@
-// browser.mjs URL OUT [--look] WORKFLOW.json...: drop each workflow on the canvas of a running ComfyUI, press Run, see
-// whether its videos play. Writes OUT/NAME.json, what was seen, and OUT/NAME.png, the graph at the end. --look does not run.
+// browser.mjs URL OUT WORKFLOW.json... [--look WORKFLOW.json...]: drop each workflow on the canvas of a running ComfyUI,
+// press Run, see whether its videos play; those after --look are not run. Writes OUT/NAME.json and OUT/NAME.png.
 import fs from 'fs';
 import path from 'path';
 import { boxes, drop, fit, look, run, visit } from './frontend.mjs';
 
 const [url, out, ...rest] = process.argv.slice(2);
-const files = rest.filter(one => one !== '--look');
+const last = rest.includes('--look') ? rest.indexOf('--look') : rest.length;
 
 await visit(url, async page => {
-  for (const file of files) {
+  for (const [i, file] of rest.entries()) {
+    if (i === last) continue;
     const name = path.basename(file, '.json'), seen = {};
     try {
       await drop(page, path.basename(file), fs.readFileSync(file, 'utf8'));
       Object.assign(seen, await look(page), { boxes: await boxes(page) });
-      if (!seen.missing.length && !rest.includes('--look')) {
+      if (!seen.missing.length && i < last) {
         Object.assign(seen, await run(page));
         await fit(page);
         Object.assign(seen, { playing: await playing(page), boxes: await boxes(page) });

@@ -60,20 +60,24 @@ export async function boxes(page) {
   return page.evaluate(() => Object.fromEntries(window.app.canvas.graph._nodes.map(one => [one.id, [...one.pos, ...one.size].map(Math.round)])));
 }
 
-// Press Run and wait: how it ended, and how many previews came.
+// Press Run and wait: how it ended, its prompt's id, the seconds that it took, and how many previews came.
 export async function run(page) {
   await page.evaluate(() => {
     window.heard = { ended: null, previews: 0 };
     if (window.listens) return;
     window.listens = true;
     const api = window.comfyAPI.api.api;
+    api.addEventListener('execution_start', ({ detail }) => { window.heard.start = detail.timestamp; });
     for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
-      api.addEventListener(kind, () => { window.heard.ended = kind; });
+      api.addEventListener(kind, ({ detail }) => {
+        Object.assign(window.heard, { id: detail.prompt_id, seconds: (detail.timestamp - window.heard.start) / 1000 });
+        window.heard.ended = kind;
+      });
     for (const kind of ['b_preview', 'b_preview_with_metadata'])
       api.addEventListener(kind, () => { window.heard.previews += 1; });
   });
   await page.getByRole('button', { name: /^(Run|Queue)/ }).first().click();
-  await page.waitForFunction(() => window.heard.ended, null, { timeout: 15 * minutes });
+  await page.waitForFunction(() => window.heard.ended, null, { timeout: 20 * minutes });
   return page.evaluate(() => window.heard);
 }
 

@@ -89,6 +89,16 @@ def test_the_help_page_names_every_input_and_output(name):
     assert missing <= named, f"{page.name} does not explain {sorted(missing - named)}"
 
 
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_the_help_page_shows_its_node(name):
+    page, picture = ROOT / "web" / "docs" / f"{name}.md", ROOT / "web" / "docs" / f"{name}.png"
+    assert f"]({picture.name})" in page.read_text("utf8"), (
+        f"{name}: python -m tests.host.run_workflows --pictures"
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < 30_000
+
+
 def test_no_help_page_or_translation_is_left_of_a_node_that_is_gone():
     pages = {path.stem for path in (ROOT / "web" / "docs").glob("*.md")}
     assert pages == set(NODES)
