@@ -25,6 +25,7 @@ from .preview import SoundMap
 
 # bytes of working memory per byte of precision: the host's figures for the Wan2.2 VAE, per pixel of one frame
 DECODE_MEMORY, ENCODE_MEMORY = 8000, 3300
+UMT5 = "umt5xxl"  # what the host calls it
 AUDIO_MEMORY = 4000  # per sample of waveform, the widest layer of BigVGAN
 
 
@@ -57,6 +58,22 @@ class PictureStage(nn.Module):
             report(done)
         return pixels
 
+    def check_latent(self, latent: Tensor) -> None:
+        """ValueError unless it is (b, c, f, h, w) of this VAE."""
+        if latent.ndim != 5 or latent.shape[1] != self.vae.config.latent_channels:
+            raise ValueError(
+                f"this VAE decodes pictures (b, {self.vae.config.latent_channels}, f, h, w), got "
+                f"{tuple(latent.shape)}; begin with UniTalk Empty Latent, and take the audio VAE for sound"
+            )
+
+    def check_given(self, pixels: Tensor) -> None:
+        """ValueError unless it is (f, h, w, 3), or one clip or more of that."""
+        if pixels.ndim not in (4, 5) or not pixels.numel() or pixels.shape[-1] < 3:
+            raise ValueError(
+                f"this VAE encodes pictures (f, h, w, 3), got {tuple(pixels.shape)}; for sound take that of "
+                "UniTalk Load Audio VAE, or the audio_vae of UniTalk Load Embedded"
+            )
+
     def decode_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         batch, _, frames, rows, columns = shape
         side, step = self.vae.config.pixel_stride, self.vae.config.frame_stride
@@ -70,6 +87,22 @@ class SoundStage(nn.Module):
         super().__init__()
         self.codec = codec
         self.output_sample_rate = codec.sample_rate
+
+    def check_latent(self, latent: Tensor) -> None:
+        """ValueError unless it is (b, c, n) of this VAE."""
+        if latent.ndim != 3 or latent.shape[1] != self.codec.channels:
+            raise ValueError(
+                f"this audio VAE decodes sound (b, {self.codec.channels}, n), got {tuple(latent.shape)}; "
+                "begin with UniTalk Empty Latent, and for the picture take the Wan2.2 VAE"
+            )
+
+    def check_given(self, waveform: Tensor) -> None:
+        """ValueError unless it is (b, samples, channels)."""
+        if waveform.ndim != 3 or not waveform.numel():
+            raise ValueError(
+                f"this audio VAE encodes sound (b, samples, channels), got {tuple(waveform.shape)}; for "
+                "pictures take the Wan2.2 VAE of the stock VAELoader, or the vae of UniTalk Load Embedded"
+            )
 
     def encode(self, waveform: Tensor) -> Tensor:
         return self.codec.encode(self.codec.pad(waveform.mean(dim=1)))
@@ -198,7 +231,8 @@ def check_picture_vae(vae: Any, latent: Tensor) -> None:
     if getattr(vae, "latent_channels", None) != latent.shape[1]:
         have = getattr(vae, "latent_channels", "no")
         raise ValueError(
-            f"this VAE has {have} latent channels, the picture {latent.shape[1]}; connect the Wan2.2 VAE"
+            f"this VAE has {have} latent channels, the picture {latent.shape[1]}; connect the Wan2.2 VAE of "
+            "the stock VAELoader, or the vae of UniTalk Load Embedded"
         )
 
 
@@ -225,7 +259,7 @@ def audio_codec_for(vae: Any, sound: Tensor) -> AudioCodec:
     if sound.ndim != 3 or sound.shape[1] != codec.channels:
         raise ValueError(
             f"this audio VAE makes latents of {codec.channels} channels, the sound is {tuple(sound.shape)}; "
-            "connect the one that the model was trained with to this node"
+            "connect the one that the model was trained with, from UniTalk Load Audio VAE"
         )
     return codec
 
@@ -295,8 +329,14 @@ def text_clip(encoder: nn.Module, markup: str) -> Any:
 
 def encode_text(clip: Any, prompt: str) -> Any:
     """A finished prompt -> CONDITIONING. Text for umT5 is cleaned as Wan does; `(word:1.2)` is a weight."""
-    if isinstance(clip.cond_stage_model, TextStage):
+    stage = getattr(clip, "cond_stage_model", None)
+    if isinstance(stage, TextStage):
         return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    if getattr(stage, "clip_name", None) != UMT5:
+        raise ValueError(
+            f"this CLIP is {type(stage).__name__}, the text of talking clips is read by umT5; use the stock "
+            "CLIPLoader of type wan, or the clip of UniTalk Load Embedded"
+        )
     parts = weighted_parts(clean_text(prompt))
     if len(parts) == 1:
         return clip.encode_from_tokens_scheduled(clip.tokenize(parts[0][0], disable_weights=True))
@@ -319,4 +359,4 @@ def encode_negative(clip: Any, picture: str, sound: str) -> Any:
 
 def markup_of(clip: Any) -> str:
     """How prompts for this CLIP are written; UniTalking's markup for text encoders that do not say."""
-    return getattr(clip.cond_stage_model, "markup", "unitalk")
+    return getattr(getattr(clip, "cond_stage_model", None), "markup", "unitalk")

@@ -76,8 +76,9 @@ class UniTalkBigVGANVocode(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any], audio_vae: Any) -> io.NodeOutput:
-        rate = codecs.audio_codec_of(audio_vae).sample_rate
-        waveform = audio_vae.decode(host.stream_of(latent, "audio")).movedim(-1, 1)
+        sound = host.stream_of(latent, "audio")
+        rate = codecs.audio_codec_for(audio_vae, sound).sample_rate
+        waveform = audio_vae.decode(sound).movedim(-1, 1)
         return io.NodeOutput(host.audio_of(waveform, rate))
 
 

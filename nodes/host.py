@@ -121,6 +121,13 @@ def by_rank(tensors: list[Tensor]) -> AV[Tensor | None]:
         raise ValueError(
             f"a UniTalk latent is (b, c, f, h, w) and (b, c, n), got {shapes}; use UniTalk Empty Latent"
         )
+    if len(tensors) == 2 and tensors[0].ndim == 3:
+        raise ValueError(
+            "the sound stands where the picture belongs; put them together with UniTalk Join Latent"
+        )
+    if len({len(tensor) for tensor in tensors}) > 1:
+        counts = " and ".join(str(len(tensor)) for tensor in tensors)
+        raise ValueError(f"the streams hold {counts} clips; make them as many with UniTalk Repeat Latent")
     return AV(ranks.get(5), ranks.get(3))
 
 
@@ -210,7 +217,9 @@ def stream_of(latent: dict[str, Any], name: str) -> Tensor:
     """One stream of a LATENT; ValueError if it is absent or holds NaN."""
     stream = getattr(unnested(latent["samples"]), name)
     if stream is None:
-        raise ValueError(f"the latent has no {name} stream; connect the latent of a UniTalk sampler")
+        raise ValueError(
+            f"the latent has no {name} stream; begin with UniTalk Empty Latent, and decode what is sampled"
+        )
     if not torch.isfinite(stream).all():
         raise ValueError(f"the {name} latent holds NaN or infinity; sample it again with other settings")
     return stream
@@ -240,12 +249,14 @@ def waveform_of(audio: dict[str, Any] | None, purpose: str, channels: int | None
     channels: how many there may be; None is any number.
     """
     if audio is None:
-        raise ValueError(f"there is no audio to {purpose}: the video it came from has no sound track")
+        raise ValueError(
+            f"there is no audio to {purpose}: the video it came from has no sound; take that of LoadAudio"
+        )
     waveform, sample_rate = audio["waveform"], int(audio["sample_rate"])
     if waveform.ndim != 3 or not waveform.numel() or sample_rate <= 0:
         shape = tuple(waveform.shape)
         raise ValueError(
-            f"the audio to {purpose} is empty: waveform {shape} at {sample_rate} Hz; connect another"
+            f"the audio to {purpose} is empty: waveform {shape} at {sample_rate} Hz; take that of LoadAudio"
         )
     if waveform.shape[0] > 1:
         raise ValueError(f"the audio to {purpose} holds {waveform.shape[0]} clips; give one clip at a time")
@@ -407,6 +418,8 @@ def _unwarned() -> Iterator[None]:
 class CoreVAE(comfy.sd.VAE):
     """A VAE of the core behind the host's own encoding, decoding and tiling. Always loaded whole, in float32.
 
+    The stage checks what it is given: `check_latent` (b, c, ...) and `check_given`, channels last.
+
     The host recognises its VAEs by their weights; ours come ready made, so `facts` fills in what it would
     find out: latent_dim, latent_channels, upscale_ratio, memory_used_decode ...
     """
@@ -426,6 +439,22 @@ class CoreVAE(comfy.sd.VAE):
         self.model_size()
         for name, value in facts.items():
             setattr(self, name, value)
+
+    def decode(self, samples_in: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.first_stage_model.check_latent(samples_in)
+        return super().decode(samples_in, *args, **kwargs)
+
+    def decode_tiled(self, samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.first_stage_model.check_latent(samples)
+        return super().decode_tiled(samples, *args, **kwargs)
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        self.first_stage_model.check_given(pixel_samples)
+        return super().encode(pixel_samples)
+
+    def encode_tiled(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.first_stage_model.check_given(pixel_samples)
+        return super().encode_tiled(pixel_samples, *args, **kwargs)
 
 
 def decode_in_tiles(vae: Any, latent: Tensor, tile: int, overlap: int) -> Tensor:

@@ -148,6 +148,7 @@ def embedded_patcher(
     shown = patcher.model.latent_format
     shown.latent_rgb_factors, shown.latent_rgb_factors_bias = codecs.preview_factors(parts.video_vae)
     shown.sound_map = codecs.preview_sound(parts.audio_codec)
+    shown.taesd_decoder_name = None  # those of Wan2.2's latents do not fit these
     patcher.cached_patcher_init = (embedded_patcher, (None, folder))
     return patcher
 

@@ -23,6 +23,7 @@ import comfy.lora_convert
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.model_sampling
 import comfy.nested_tensor
 import comfy.patcher_extension
 import comfy.supported_models_base
@@ -31,11 +32,12 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from ..unitalk_core.av import AV
+from ..unitalk_core.av import AV, same_seconds
 from ..unitalk_core.config import ModelConfig
 from ..unitalk_core.diffusion.denoiser import effective_coupling, token_timesteps
 from ..unitalk_core.models.mmdit import Hooks, JointDiT
 from ..unitalk_core.models.voices import Span, Voices, check_spans
+from ..unitalk_core.weights.loading import CONFIG, as_tensor
 from ..unitalk_core.weights.lora import PREFIX, part_of
 from . import host
 from .preview import SoundMap, film_strip, sound_picture
@@ -44,6 +46,7 @@ from .preview import SoundMap, film_strip, sound_picture
 # over one forward at full size in bfloat16: 590 bytes a number (0.028), 970 with a mask (0.046). It grows
 # with the width.
 MEMORY_FACTOR = 0.05
+LAST_TIMESTEP = 1000  # what the network is told of pure noise
 
 
 class Operations:
@@ -169,6 +172,8 @@ class UniTalk(comfy.model_base.BaseModel):
         shapes = kwargs.get("latent_shapes")
         if shapes is not None:
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
+        for text in (kwargs.get("cross_attn"), kwargs.get("sound_context")):
+            self.unitalk.check_text(text)
         out |= self._voices(kwargs.get("reference"), kwargs.get("voices", ()), shapes)
         if kwargs.get("sound_context") is not None:
             out["sound_context"] = comfy.conds.CONDRegular(kwargs["sound_context"])
@@ -192,6 +197,7 @@ class UniTalk(comfy.model_base.BaseModel):
         every = [*([] if reference is None else [(reference, None)]), *ranged]
         if not every:
             return {}
+        self.unitalk.check_voices([one for one, _ in every])
         latents = [one[:, :heard] for one, _ in every]
         out = {"reference": comfy.conds.CONDRegular(torch.cat(latents, dim=1))}
         if ranged:
@@ -219,6 +225,30 @@ class UniTalk(comfy.model_base.BaseModel):
             timestep if mask is None else token_timesteps(mask, timestep, mask.shape, patch)
             for mask in (video_mask, audio_mask)
         )
+
+    def map_context_window_to_modalities(self, primary_indices: list[int], shapes: list, dim: int) -> list:
+        """Latent frames of a context window -> what of each stream belongs to it."""
+        lengths = [shape[dim] for shape in shapes]
+        return [primary_indices, *(same_seconds(primary_indices, lengths[0], one) for one in lengths[1:])]
+
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, _x_in: Tensor, device: Any, **_: Any
+    ) -> Any:
+        """What of a condition belongs to a context window: of masks a part, all of a text or a voice."""
+        if cond_key == "voices":
+            raise ValueError(
+                "voices with seconds of their own cannot be used in context windows; leave out UniTalk Voice "
+                "Range, or go on clip by clip with UniTalk Continue"
+            )
+        if cond_key not in ("video_mask", "audio_mask"):
+            return cond_value
+        sound = cond_key == "audio_mask" and window.modality_windows
+        part = window.modality_windows[1] if sound else window
+        return cond_value._copy_with(part.get_tensor(cond_value.cond, device, dim=2))
+
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As the host saves models, with the configuration, for which its metadata has no place."""
+        return super().state_dict_for_saving(*args, **kwargs) | {CONFIG: as_tensor(model=self.unitalk)}
 
     def scale_latent_inpaint(self, latent_image: Tensor, **_: Any) -> Tensor:
         """What is kept is shown to the network clean, at timestep 0."""
@@ -308,6 +338,7 @@ def make_patcher(
     if not comfy.model_management.is_device_cpu(offload):
         model.to(offload)
     model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
+    patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, checked)
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, put_back)
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, show_sound)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, patch_tables)
@@ -367,6 +398,28 @@ def fits(patch: Any, weight: Tensor) -> bool:
         return True
     up, down = patch.weights[:2]
     return (up.shape[0], down[0].numel()) == (weight.shape[0], weight[0].numel())
+
+
+def checked(executor: Any, noise: Tensor, latent_image: Tensor, *given: Any, **options: Any) -> Tensor:
+    """Around the sampling of any sampler: ValueError for a latent or a schedule of another model."""
+    patcher = executor.class_obj.model_patcher
+    config, shapes = patcher.model.unitalk, options["latent_shapes"]
+    latent = host.by_rank(comfy.utils.unpack_latents(latent_image, shapes))
+    config.check_latents(latent)
+    check_flow(patcher.get_model_object("model_sampling"))
+    if len(shapes) < len(config.streams.present()):
+        host.say("this latent has one stream, so one is made; UniTalk Empty Latent makes both")
+    return executor(noise, latent_image, *given, **options)
+
+
+def check_flow(sampling: Any) -> None:
+    """ValueError if a ModelSampling node has made another kind of model of it."""
+    last = float(sampling.timestep(torch.tensor(1.0)))
+    if not isinstance(sampling, comfy.model_sampling.CONST) or abs(last - LAST_TIMESTEP) > 1:
+        raise ValueError(
+            f"this model is a flow with timesteps up to {LAST_TIMESTEP}; a ModelSampling node makes "
+            f"{type(sampling).__bases__[0].__name__} up to {last:g} of it; use ModelSamplingSD3 for its shift"
+        )
 
 
 def put_back(

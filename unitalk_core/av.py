@@ -151,3 +151,9 @@ def draw_takes(shape: AV[tuple[int, ...]], seed: AV[int], takes: Sequence[int]) 
     one = shape.map(lambda size: (1, *size[1:]))
     drawn = [draw_noise(one, seed.map(lambda first: (first + take) % SEEDS)) for take in takes]  # noqa: B023
     return drawn[0].map(lambda *streams: torch.cat(streams), *drawn[1:])
+
+
+def same_seconds(frames: Sequence[int], video_length: int, audio_length: int) -> list[int]:
+    """Audio latents in the seconds of these latent frames, of two streams that are equally long in time."""
+    ends = [round(i * audio_length / video_length) for i in range(video_length + 1)]
+    return [latent for frame in frames for latent in range(ends[frame], ends[frame + 1])]

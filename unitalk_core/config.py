@@ -5,9 +5,13 @@ Full size is `UNITALK`; every other size is a `replace()` of it or of its parts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, Literal
+
+import torch
+from torch import Tensor
 
 from .av import AV, ClipFormat
 
@@ -66,6 +70,58 @@ class ModelConfig:
         """How many audio latents of a reference voice the model hears; 0 if it hears none."""
         lengths = (one.reference_len for one in self.streams.present() if one.reference != "none")
         return max(lengths, default=0)
+
+    def check_latents(self, latents: AV[Tensor | None]) -> None:
+        """ValueError unless these are finite latents of this model; one of two streams may be absent."""
+        channels = AV(self.format.video_channels, self.format.audio_channels)
+        for name in ("video", "audio"):
+            latent = getattr(latents, name)
+            if latent is None:
+                continue
+            if getattr(self.streams, name) is None or latent.shape[1] != getattr(channels, name):
+                raise ValueError(
+                    f"the {name} latent {tuple(latent.shape)} is not of this model, which takes "
+                    f"{self._takes()}; use UniTalk Empty Latent"
+                )
+            if not latent.numel():
+                raise ValueError(
+                    f"the {name} latent {tuple(latent.shape)} is empty; use UniTalk Empty Latent"
+                )
+            if not torch.isfinite(latent).all():
+                raise ValueError(
+                    f"the {name} latent holds NaN or infinity; begin again with UniTalk Empty Latent"
+                )
+        if latents.video is not None and any(side % self.format.patch for side in latents.video.shape[-2:]):
+            rows, columns = (side * self.format.pixel_stride for side in latents.video.shape[-2:])
+            raise ValueError(
+                f"the video latent is {columns} x {rows} pixels, width and height must be multiples of "
+                f"{self.format.pixel_stride * self.format.patch}; use UniTalk Empty Latent"
+            )
+
+    def _takes(self) -> str:
+        shapes = AV(f"(b, {self.format.video_channels}, f, h, w)", f"(b, {self.format.audio_channels}, n)")
+        return " and ".join(self.streams.map(lambda _, shape: shape, shapes).present())
+
+    def check_text(self, text: Tensor | None) -> None:
+        """ValueError unless encoded text (b, tokens, c) is as wide as this model reads it."""
+        width = self.streams.present()[0].text_dim
+        if text is not None and text.shape[-1] != width:
+            clip = (
+                "UniTalk Load Embedded" if self.markup == "phonemes" else "the stock CLIPLoader of type wan"
+            )
+            raise ValueError(
+                f"the text was encoded with {text.shape[-1]} numbers a token, this model reads {width}; "
+                f"take the clip of {clip}"
+            )
+
+    def check_voices(self, voices: Sequence[Tensor]) -> None:
+        """ValueError unless each voice (b, n, c) is made of audio latents of this model."""
+        for voice in voices:
+            if voice.shape[-1] != self.format.audio_channels:
+                raise ValueError(
+                    f"the voice has {voice.shape[-1]} channels, this model hears "
+                    f"{self.format.audio_channels}; give its audio VAE to UniTalk Reference Audio Encode"
+                )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"format": asdict(self.format) | {"fps": str(self.format.fps)}}

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from unitalk_core.av import AV, Clip, draw_noise, draw_takes
+from unitalk_core.av import AV, Clip, draw_noise, draw_takes, same_seconds
 from unitalk_core.config import OVI_FORMAT, TINY_FORMAT, WAN_FORMAT
 
 FORMATS = pytest.mark.parametrize("clip", [WAN_FORMAT, OVI_FORMAT, TINY_FORMAT])
@@ -98,3 +98,10 @@ def test_each_take_of_a_batch_is_the_noise_of_one_clip_with_its_own_seeds() -> N
         assert torch.equal(noise.video[row : row + 1], alone.video)
         assert torch.equal(noise.audio[row : row + 1], alone.audio)
     assert draw_takes(AV(None, (2, 5, 7)), AV(0, 0), range(2)).video is None
+
+
+@pytest.mark.parametrize(("frames", "latents"), [(7, 31), (5, 21), (31, 217), (3, 2)])
+def test_windows_of_a_picture_share_out_the_sound_without_a_gap(frames: int, latents: int) -> None:
+    whole = [one for i in range(frames) for one in same_seconds([i], frames, latents)]
+    assert whole == same_seconds(range(frames), frames, latents) == list(range(latents))
+    assert same_seconds([frames - 1, 0], frames, latents)[-1] == same_seconds([0], frames, latents)[-1]

@@ -6,6 +6,7 @@ import json
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
+import torch
 
 from unitalk_core.av import AV
 from unitalk_core.config import OVI_720, OVI_960, TINY, UNITALK, WAN, ModelConfig
@@ -77,3 +78,47 @@ def test_a_missing_field_is_named(path, said):
     del part[path[-1]]
     with pytest.raises(ValueError, match=said):
         ModelConfig.from_json(data)
+
+
+VIDEO, AUDIO = torch.zeros(1, 48, 5, 4, 4), torch.zeros(1, 20, 21)
+FOREIGN = {
+    "picture": (
+        AV(torch.zeros(1, 16, 5, 4, 4), AUDIO),
+        r"video latent \(1, 16, 5, 4, 4\) is not of this model",
+    ),
+    "sound": (AV(VIDEO, torch.zeros(1, 40, 21)), r"which takes \(b, 48, f, h, w\) and \(b, 20, n\)"),
+    "no frames": (AV(torch.zeros(1, 48, 0, 4, 4), AUDIO), "is empty"),
+    "nan": (AV(VIDEO, AUDIO / 0), "audio latent holds NaN"),
+    "odd": (AV(torch.zeros(1, 48, 5, 4, 5), AUDIO), "80 x 64 pixels, .* multiples of 32"),
+}
+
+
+@pytest.mark.parametrize("latents", [AV(VIDEO, AUDIO), AV(VIDEO, None), AV(None, AUDIO)])
+def test_latents_of_a_model_are_taken_whole_or_one_stream_alone(latents):
+    TINY.check_latents(latents)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_latents_of_another_model_are_named_with_the_node_to_use(name):
+    latents, words = FOREIGN[name]
+    with pytest.raises(ValueError, match=f"{words}.*UniTalk Empty Latent"):
+        TINY.check_latents(latents)
+
+
+def test_a_stream_that_a_model_does_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"which takes \(b, 48, f, h, w\); use"):
+        replace(TINY, streams=AV(TINY.streams.video, None)).check_latents(AV(VIDEO, AUDIO))
+
+
+def test_text_and_voices_of_another_model_are_named():
+    TINY.check_text(torch.zeros(1, 9, 192))
+    TINY.check_text(None)
+    TINY.check_voices([torch.zeros(1, 94, 20)])
+    with pytest.raises(
+        ValueError, match=r"4096 numbers a token, this model reads 192; .* UniTalk Load Embedded"
+    ):
+        TINY.check_text(torch.zeros(1, 9, 4096))
+    with pytest.raises(ValueError, match=r"reads 4096; .* CLIPLoader of type wan"):
+        UNITALK.check_text(torch.zeros(1, 9, 192))
+    with pytest.raises(ValueError, match="40 channels, this model hears 20"):
+        TINY.check_voices([torch.zeros(1, 94, 40)])

@@ -73,7 +73,10 @@ def check_spans(spans: Sequence[Span], seconds: float) -> None:
         if not (0 <= span[0] < end_of(span)):  # false for NaN too
             raise ValueError(f"a voice is heard from a second on to a later one, got {as_text(span)}")
         if span[0] >= seconds:
-            raise ValueError(f"the clip of {seconds:.2f} s ends before the voice of {as_text(span)} begins")
+            raise ValueError(
+                f"the clip of {seconds:.2f} s ends before the voice of {as_text(span)} begins; let it begin "
+                "earlier (UniTalk Voice Range), or make the clip longer"
+            )
     for one, other in pairwise(sorted(spans, key=lambda span: span[0])):
         if other[0] < end_of(one):
             raise ValueError(

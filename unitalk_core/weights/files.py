@@ -70,6 +70,18 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise _damaged(path, error) from error
 
 
+def read_bytes(path: str | Path, name: str) -> bytes | None:
+    """The tensor of bytes of that name in a safetensors file; None if there is none."""
+    path = _existing(path)
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return bytes(file.get_tensor(name).tolist()) if name in file.keys() else None  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes without the data, for a look at a file of any size."""
     path = _existing(path)

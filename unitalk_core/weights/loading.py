@@ -1,6 +1,7 @@
 """Models from files, and files from models. A file carries its own configuration, or its shapes tell it.
 
 Our files hold JSON under the metadata key `unitalk`: {"model": ..., "text_encoder": ...} and so on, by part.
+What ComfyUI saves of our models holds it as a tensor of bytes, since its metadata has no place for it.
 Modules are built on the meta device and take over the tensors of the file: nothing is initialised in vain.
 """
 
@@ -36,6 +37,7 @@ from .files import (
     dequantise,
     load_weights,
     quantise_int8,
+    read_bytes,
     read_metadata,
     read_shapes,
     read_tensors,
@@ -52,6 +54,7 @@ EMBEDDED_FILES = (
     "audio_vae.safetensors",
     "vocoder.safetensors",
 )
+CONFIG = "unitalk"  # of the metadata, or of the tensor
 TEXT_ENCODER = "text_encoder."  # prefix of the phoneme encoder in the miniature's model file
 MELS = {config.mels: config for config in (MEL_16K, MEL_44K)}
 
@@ -68,7 +71,7 @@ class Parts(NamedTuple):
 
 def stored_config(path: Source) -> dict[str, Any]:
     """The configurations that a file carries, by part; empty for a file that is not ours."""
-    text = read_metadata(path).get("unitalk")
+    text = read_metadata(path).get(CONFIG) or read_bytes(path, CONFIG)
     if text is None:
         return {}
     try:
@@ -80,6 +83,12 @@ def stored_config(path: Source) -> dict[str, Any]:
             f"the configuration in {path} is a {type(config).__name__} instead of a table by part"
         )
     return config
+
+
+def as_tensor(**configs: Any) -> Tensor:
+    """Configurations by part as a tensor of bytes, which `stored_config` reads."""
+    text = json.dumps({part: config.to_json() for part, config in configs.items()})
+    return torch.frombuffer(bytearray(text, "utf8"), dtype=torch.uint8)
 
 
 def read_model(

@@ -23,8 +23,10 @@ from unitalk_core.models.vocoder import BIGVGAN_16K, BigVGAN
 from unitalk_core.models.vocos import VOCOS_TINY, Vocos
 from unitalk_core.weights.files import read_metadata, read_tensors, save_tensors
 from unitalk_core.weights.loading import (
+    CONFIG,
     EMBEDDED_FILES,
     Parts,
+    as_tensor,
     describe,
     load_audio_codec,
     load_audio_vae,
@@ -174,6 +176,15 @@ def test_a_stored_configuration_comes_first(tmp_path: Path) -> None:
     save_tensors(path, weights, {"unitalk": "[1]"})
     with pytest.raises(ValueError, match="a list instead of a table"):
         load_model(path)
+
+
+def test_a_configuration_is_read_from_a_tensor_where_the_metadata_have_none(tmp_path: Path) -> None:
+    path, config = tmp_path / "m.safetensors", replace(TINY, shift=2.5)
+    weights = trained(config)
+    prefixed = {f"model.diffusion_model.{name}": one for name, one in weights.items()}
+    save_tensors(path, prefixed | {CONFIG: as_tensor(model=config)})
+    model, found = load_model(path)
+    assert found == config and same(model, weights)
 
 
 def test_a_video_vae_loads_bare_or_inside_a_checkpoint(tmp_path: Path) -> None:

@@ -20,10 +20,12 @@ import on_guidance  # noqa: E402, F401
 import on_latents  # noqa: E402, F401
 import on_model  # noqa: E402, F401
 import on_nodes  # noqa: E402, F401
+import on_runs  # noqa: E402, F401
 import on_sampling  # noqa: E402, F401
 import on_solving  # noqa: E402, F401
 import on_tasks  # noqa: E402, F401
 import on_voices  # noqa: E402, F401
+import on_wrong  # noqa: E402, F401
 import rig  # noqa: E402
 import torch  # noqa: E402
 

@@ -20,7 +20,13 @@ import nodes as host_nodes
 
 MEASUREMENTS: dict[str, Callable[[], Any]] = {}
 NODES = host_nodes.NODE_CLASS_MAPPINGS
-STOCK = ("nodes_easycache", "nodes_lt", "nodes_custom_sampler", "nodes_audio", "nodes_model_advanced")
+STOCK = (
+    "nodes_easycache", "nodes_lt", "nodes_custom_sampler", "nodes_audio", "nodes_model_advanced", "nodes_apg",
+    "nodes_cfg", "nodes_context_windows", "nodes_differential_diffusion", "nodes_eps", "nodes_freelunch",
+    "nodes_hunyuan", "nodes_images", "nodes_latent", "nodes_lt_audio", "nodes_mahiro", "nodes_model_merging",
+    "nodes_nag", "nodes_pag", "nodes_perpneg", "nodes_rebatch", "nodes_slg", "nodes_tcfg",
+    "nodes_torch_compile", "nodes_video", "nodes_wan",
+)  # fmt: skip
 SIZE = {"width": 64, "height": 64, "seconds": 0.6, "fps": 0.0, "batch_size": 1}
 SAMPLING = {
     "video_seed": 1, "audio_seed": 2, "steps": 3, "sampler": "euler",
@@ -49,6 +55,20 @@ def run(node: str, *args: Any, **kwargs: Any) -> Any:
         raise MissingError(f"ComfyUI {comfyui_version.__version__} has no {node}")
     out = NODES[node].execute(*args, **kwargs).args
     return out[0] if len(out) == 1 else out
+
+
+def stock(name: str, *args: Any, **kwargs: Any) -> Any:
+    """The outputs of a node of the host, of either kind; a single one as itself."""
+    if name not in NODES:
+        raise MissingError(f"ComfyUI {comfyui_version.__version__} has no {name}")
+    node = NODES[name]
+    if hasattr(node, "GET_SCHEMA"):
+        prepared = node.PREPARE_CLASS_CLONE(None)
+        made = prepared.execute(*args, **kwargs).args
+    else:
+        made = getattr(node(), node.FUNCTION)(*args, **kwargs)
+        made = made.get("result", ()) if isinstance(made, dict) else made
+    return made[0] if len(made) == 1 else made
 
 
 def error_of(call: Callable[[], Any]) -> str:
