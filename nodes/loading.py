@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ..unitalk_core.config import ModelConfig
 from ..unitalk_core.data.encoders import FULL_SIZE
 from ..unitalk_core.pipeline import EMBEDDED_VARIABLE, TINY
+from ..unitalk_core.weights.identity import in_words
 from ..unitalk_core.weights.loading import EMBEDDED, Parts, load_audio_codec, load_embedded, load_model
 from . import codecs, host
 from .host import io
@@ -161,15 +161,3 @@ def base_path(model: str) -> str:
 def load_miniature() -> Parts:
     """The files that come with the pack, or those in the folder that UNITALK_EMBEDDED names."""
     return load_embedded(os.environ.get(EMBEDDED_VARIABLE) or EMBEDDED)
-
-
-def in_words(config: ModelConfig) -> str:
-    """One line for an artist: streams, size, clock, prompts."""
-    clip, first = config.format, config.streams.present()[0]
-    names = {"picture": config.streams.video, "sound": config.streams.audio}
-    streams = " and ".join(name for name, stream in names.items() if stream is not None)
-    return (
-        f"{streams}, {config.coupling} coupling, {first.depth} blocks of {first.width}; "
-        f"{float(clip.fps):g} fps, {clip.sample_rate} Hz, up to {float(clip.max_frames / clip.fps):.2f} s; "
-        f"prompts as {config.markup}"
-    )

@@ -1,4 +1,4 @@
-"""The command line: `python -m unitalk_core sample | info | check | prepare | train | evaluate | synthesize`.
+"""The command line: `python -m unitalk_core sample | info | convert | check | prepare | train | …`.
 
 Exit code 0: done; 1: some lines of --prompts failed, or some clips are no good; 2: the request cannot be met,
 said in one sentence on stderr; 130: stopped. Nothing is left half-written in any case.
@@ -15,11 +15,12 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .cli import check, evaluate, info, prepare, sample, synthesize, train
+from .cli import check, convert, evaluate, info, prepare, sample, synthesize, train
 
 COMMANDS = {
     "sample": sample,
     "info": info,
+    "convert": convert,
     "check": check,
     "prepare": prepare,
     "train": train,

@@ -123,6 +123,11 @@ class ModelConfig:
                     f"{self.format.audio_channels}; give its audio VAE to UniTalk Reference Audio Encode"
                 )
 
+    def joined(self, other: ModelConfig) -> ModelConfig:
+        """With the streams of another configuration where this one has none."""
+        streams = AV(self.streams.video or other.streams.video, self.streams.audio or other.streams.audio)
+        return replace(self, streams=streams)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"format": asdict(self.format) | {"fps": str(self.format.fps)}}
 

@@ -9,7 +9,10 @@ import argparse
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..weights.identity import Identity
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".json")
 SHOWN = 2000  # characters of one metadata entry
@@ -30,31 +33,56 @@ def run(args: argparse.Namespace) -> int:
 
 
 def about_weights(path: Path) -> dict[str, Any]:
-    """What a weights file holds, how large and how precise, and its metadata."""
+    """What a weights file holds, whether it is whole, what it needs, whether it fits, and its metadata."""
     from ..latent_file import MARK
     from ..weights.files import read_metadata
+    from ..weights.identity import identify
     from ..weights.loading import describe
 
     known, metadata = describe(path), read_metadata(path)
     holds = ["latent of a clip"] if MARK in metadata else known["holds"]
-    return {
+    facts = {
         "kind": ", ".join(holds) or "unknown: no weights that this project uses",
         "tensors": known["tensors"],
         "parameters": f"{known['parameters']:,}",
         "precision": ", ".join(f"{name} x {count}" for name, count in precisions(path).most_common()),
-    } | {name: shortened(value) for name, value in metadata.items()}
+    }
+    for one in [] if MARK in metadata or "LoRA" in holds else identify(path):
+        facts |= about_part(one, one.kind.name if len(holds) > 1 else "")
+    return facts | {name: shortened(value) for name, value in metadata.items()}
+
+
+def about_part(one: Identity, name: str) -> dict[str, str]:
+    """What one part of a file is good for. name: before each line, where there are several."""
+    facts = {
+        "makes": one.about,
+        "whole": one.fault or "yes, it loads strictly",
+        "needs": one.needs,
+        "memory": fit(one.loaded_bytes),
+    }
+    return {f"{name} {key}".strip(): text for key, text in facts.items() if text}
+
+
+def fit(size: int) -> str:
+    """Whether so many bytes fit beside what runs now, in memory and on the device."""
+    import psutil
+    import torch
+
+    rooms = {"memory": psutil.virtual_memory().available}
+    if torch.cuda.is_available():
+        rooms[torch.cuda.get_device_name()] = torch.cuda.mem_get_info()[0]
+    told = [
+        f"{'fits' if size < free else 'does not fit'} into the {free / 1e9:.1f} GB free in {name}"
+        for name, free in rooms.items()
+    ]
+    return f"{size / 1e9:.2f} GB once loaded; " + ", ".join(told)
 
 
 def precisions(path: Path) -> Counter[str]:
-    """How many tensors there are of each type; safetensors are not read for that."""
-    if path.suffix == ".safetensors":
-        from safetensors import safe_open
+    """How many tensors there are of each type."""
+    from ..weights.files import DTYPE_NAMES, open_weights
 
-        with safe_open(path, framework="pt") as file:
-            return Counter(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118 not a dict
-    from ..weights.files import read_tensors
-
-    return Counter(str(one.dtype).removeprefix("torch.") for one in read_tensors(path).values())
+    return Counter(DTYPE_NAMES.get(one.dtype, str(one.dtype)) for one in open_weights(path).entries.values())
 
 
 def shortened(value: str) -> str:

@@ -74,8 +74,8 @@ def hold_in_float8(model: JointDiT) -> None:
 class Float8Linear(nn.Linear):
     """A frozen linear layer: `weight` in float8, `weight_scale` (rows,) in float32.
 
-    Under these names `weights.files.dequantise` reads its state dict. The scale is a power of two, so that
-    scaling is exact in every dtype. Nothing in full precision outlives the forward or the backward call.
+    Under these names `weights.quantised.dequantise` reads its state dict. The scale is a power of two, so
+    that scaling is exact in every dtype. Nothing in full precision outlives the forward or the backward call.
     """
 
     weight_scale: Tensor

@@ -1,20 +1,23 @@
 """Tensors in files: safetensors (whole or in shards) and pickles without code, read and written strictly.
 
-A file fits a module exactly or not at all; nothing is written half. Quantised weights (fp8 with a scale, our
-own int8) become floating point in `dequantise`, so everything above sees plain tensors.
+A file fits a module exactly or not at all; nothing is written half. Files are mapped: what is not looked at
+is not read. `open_weights` and `write_tensors` go tensor by tensor, for files larger than memory.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import pickle
 import re
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,10 +36,41 @@ WRAPPERS = (
     "state_dict",
 )  # top keys that hold the weights
 SHARD = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")
-FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 REFUSED = ("GLOBAL", "unrecognized function")  # in what torch says of a pickle that holds more than tensors
-QUANT_MARKS = ("scaled_fp8", "scale_input", "input_scale", "comfy_quant")  # last part of a name; no weights
-INT8_MIN_SIZE = 1024  # elements; smaller tensors stay floating point
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # as safetensors call them
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)  # that a module computes in
+
+
+class Entry(NamedTuple):
+    """What a file says of a tensor."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class WeightsFile(NamedTuple):
+    """What a file holds, and each tensor of it when it is asked for. A tensor that is let go is unmapped."""
+
+    entries: dict[str, Entry]
+    read: Callable[[str], Tensor]
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -82,16 +116,35 @@ def read_bytes(path: str | Path, name: str) -> bytes | None:
         raise _damaged(path, error) from error
 
 
+def open_weights(path: str | Path) -> WeightsFile:
+    """The tensors of what `read_tensors` reads, one by one. The same errors."""
+    path = _existing(path)
+    if path.name.endswith(".index.json"):
+        shards = {name: path.with_name(shard) for name, shard in _shards(path).items()}
+        entries = {shard: _safetensors_entries(_existing(shard)) for shard in sorted(set(shards.values()))}
+        for name, shard in shards.items():
+            if name not in entries[shard]:
+                raise ValueError(f"{path} says that {shard.name} holds {name}, which is not there")
+        return WeightsFile(
+            {name: entries[shard][name] for name, shard in shards.items()},
+            lambda name: _read_one(shards[name], name),
+        )
+    if path.suffix == ".safetensors" and not SHARD.search(path.name):
+        return WeightsFile(_safetensors_entries(path), lambda name: _read_one(path, name))
+    tensors = read_tensors(path)
+    entries = {name: Entry(one.dtype, tuple(one.shape)) for name, one in tensors.items()}
+    return WeightsFile(entries, tensors.__getitem__)
+
+
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes without the data, for a look at a file of any size."""
-    path = _existing(path)
-    if path.suffix != ".safetensors":
-        return {name: tuple(one.shape) for name, one in read_tensors(path).items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 not a dict
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+    return {name: one.shape for name, one in open_weights(path).entries.items()}
+
+
+def empty_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file on the meta device: names, shapes and types, no data."""
+    entries = open_weights(path).entries.items()
+    return {name: torch.empty(one.shape, dtype=one.dtype, device="meta") for name, one in entries}
 
 
 def save_tensors(
@@ -101,18 +154,70 @@ def save_tensors(
 
     metadata: values that are not text are written as JSON.
     """
+    with _whole(path) as part:
+        mode = part.stat().st_mode  # safetensors would let nobody else read it
+        plain = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
+        save_file(plain, part, metadata=_as_text(metadata))
+        part.chmod(mode)
+
+
+def write_tensors(
+    path: str | Path,
+    entries: Mapping[str, Entry],
+    tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """The same for tensors that come one by one, in any order, each as its entry says.
+
+    OSError, before the first is asked for, if the disk has no room.
+    """
+    head, starts = _head(entries, metadata)
+    size = len(head) + sum(one.bytes for one in entries.values())
+    free = shutil.disk_usage(Path(path).resolve().parent).free if Path(path).parent.is_dir() else size
+    if free < size:
+        raise OSError(f"{path} takes {size / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB left")
+    with _whole(path) as part, part.open("wb") as file:
+        file.write(head)
+        file.truncate(size)
+        for name, one in tensors:
+            if Entry(one.dtype, tuple(one.shape)) != entries[name]:
+                raise ValueError(f"{name} is {one.dtype} {tuple(one.shape)}, not {entries[name]}")
+            file.seek(len(head) + starts.pop(name))
+            file.write(one.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        if starts:
+            raise ValueError(f"{path} would lack {', '.join(sorted(starts)[:3])}")
+
+
+def _head(entries: Mapping[str, Entry], metadata: Mapping[str, Any] | None) -> tuple[bytes, dict[str, int]]:
+    """The beginning of a safetensors file, and where each tensor starts behind it; wide numbers come first.
+
+    Eight bytes with the length of the JSON that follows: huggingface.co/docs/safetensors.
+    """
+    table: dict[str, Any] = {"__metadata__": _as_text(metadata)}
+    starts, end = {}, 0
+    for name, one in sorted(entries.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+        starts[name], end = end, end + one.bytes
+        place = {"shape": list(one.shape), "data_offsets": [starts[name], end]}
+        table[name] = {"dtype": DTYPE_NAMES[one.dtype]} | place
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, starts
+
+
+def _as_text(metadata: Mapping[str, Any] | None) -> dict[str, str]:
+    return {key: one if isinstance(one, str) else json.dumps(one) for key, one in (metadata or {}).items()}
+
+
+@contextmanager
+def _whole(path: str | Path) -> Iterator[Path]:
+    """An empty file that is renamed to `path` afterwards, and gone if something went wrong."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
-    text = {key: one if isinstance(one, str) else json.dumps(one) for key, one in (metadata or {}).items()}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.touch()
-        mode = part.stat().st_mode  # safetensors would let nobody else read it
-        save_file(
-            {name: one.detach().cpu().contiguous() for name, one in tensors.items()}, part, metadata=text
-        )
-        part.chmod(mode)
+        yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -122,8 +227,10 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str |
     """Put `tensors` into `module`; any difference in names or shapes is a ValueError with examples.
 
     The module takes over the tensors as they are, dtype included; it may have been built on the meta device.
+    A weight must be float32, float16 or bfloat16.
     """
-    want = {name: tuple(one.shape) for name, one in module.state_dict().items()}
+    state = module.state_dict()
+    want = {name: tuple(one.shape) for name, one in state.items()}
     have = {name: tuple(one.shape) for name, one in tensors.items()}
     if want != have:
         missing, extra = sorted(want.keys() - have.keys()), sorted(have.keys() - want.keys())
@@ -133,54 +240,16 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str |
             f"{source} does not fit {type(module).__name__}: {len(missing)} missing {missing[:3]}, "
             f"{len(extra)} extra {extra[:3]}, {len(shapes)} of another shape {shapes[:3]}"
         )
+    wrong = [
+        f"{name} ({DTYPE_NAMES.get(tensors[name].dtype, tensors[name].dtype)})"
+        for name, one in sorted(state.items())
+        if one.is_floating_point() and tensors[name].dtype not in PRECISIONS
+    ]
+    if wrong:
+        raise ValueError(
+            f"{source} has {len(wrong)} weights that are not F32, F16 or BF16, such as {', '.join(wrong[:3])}"
+        )
     module.load_state_dict(dict(tensors), assign=True)
-
-
-def dequantise(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Floating point weights from quantised ones; every other tensor is passed on as it is.
-
-    Scales: `<linear>.scale_weight` or `<name>_scale`, one number, or one per row of the first axis.
-    dtype: of what was quantised; by default float16 for fp8 (which it holds exactly) and float32 for int8,
-    with the float16 that stands beside int8.
-    """
-    plain, int8 = {}, any(one.dtype == torch.int8 for one in tensors.values())
-    for name, one in tensors.items():
-        if name.rpartition(".")[2] in QUANT_MARKS or _scaled_by(name, tensors):
-            _check_format(name, one)
-            continue
-        scale = next((tensors[key] for key in _scale_names(name) if key in tensors), None)
-        if one.dtype in FLOAT8 or (one.dtype == torch.int8 and scale is not None):
-            usual = torch.float16 if one.dtype in FLOAT8 else torch.float32
-            plain[name] = _times(name, one, scale).to(dtype or usual)
-        elif int8 and one.dtype == torch.float16:
-            plain[name] = one.to(dtype or torch.float32)
-        else:
-            plain[name] = one
-    return plain
-
-
-def quantise_int8(tensors: Mapping[str, Tensor], keep: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Weights as int8 with a float32 scale per row of the first axis, `<name>_scale`; small ones in float16.
-
-    keep: globs of names that stay as they are. `dequantise` is the way back, within half a scale.
-    """
-    packed = {}
-    for name, one in tensors.items():
-        rows = one.shape[0] if one.ndim else 1
-        small = one.ndim < 2 or rows < 2 or one.numel() < INT8_MIN_SIZE
-        if small or not one.is_floating_point() or _kept(name, keep):
-            packed[name] = one.half() if one.dtype == torch.float32 and not _kept(name, keep) else one
-            continue
-        flat = one.detach().float().reshape(rows, -1)
-        scale = flat.abs().amax(1).div(127)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        packed[name] = (flat / scale[:, None]).round().to(torch.int8).reshape(one.shape)
-        packed[f"{name}_scale"] = scale
-    return packed
-
-
-def _kept(name: str, keep: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in keep)
 
 
 def _existing(path: str | Path) -> Path:
@@ -204,20 +273,50 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _damaged(path, error) from error
 
 
-def _read_shards(path: Path) -> dict[str, Tensor]:
+def _safetensors_entries(path: Path) -> dict[str, Entry]:
     try:
-        shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 not a dict
+            found = {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+    for name, (dtype, _) in found.items():
+        if dtype not in DTYPES:
+            raise ValueError(f"{path} holds {name} as {dtype}; known are {', '.join(DTYPES)}")
+    return {name: Entry(DTYPES[dtype], shape) for name, (dtype, shape) in found.items()}
+
+
+def _read_one(path: Path, name: str) -> Tensor:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_shards(path: Path) -> dict[str, Tensor]:
+    table, tensors = _shards(path), {}
+    for shard in sorted(set(table.values())):
+        tensors |= _read_safetensors(_existing(path.with_name(shard)))
+    if missing := sorted(table.keys() - tensors.keys()):
+        raise ValueError(f"{path} names {len(missing)} tensors that no shard holds, such as {missing[0]}")
+    return tensors
+
+
+def _shards(path: Path) -> dict[str, str]:
+    """Names to files, as an index says."""
+    try:
+        table = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is no index of shards: it has no 'weight_map' of names to files") from error
-    tensors: dict[str, Tensor] = {}
-    for shard in shards:
-        tensors |= _read_safetensors(_existing(path.with_name(shard)))
-    return tensors
+    if other := [one for one in table.values() if not str(one).endswith(".safetensors")]:
+        raise ValueError(f"{path} names {other[0]}; only shards in .safetensors are read")
+    return {str(name): str(shard) for name, shard in table.items()}
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if not _is_refusal(path, str(error)):
             raise _damaged(path, error) from error
@@ -250,35 +349,3 @@ def _unwrapped(path: Path, content: object) -> dict[str, Tensor]:
             f"{path} holds {len(other)} things that are no tensors, such as {', '.join(other[:3])}"
         )
     return dict(content)
-
-
-def _scale_names(name: str) -> tuple[str, ...]:
-    layer, dot, last = name.rpartition(".")
-    return (f"{name}_scale", f"{layer}{dot}scale_weight") if last == "weight" else (f"{name}_scale",)
-
-
-def _scaled_by(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether `name` is the scale of another tensor that is there and quantised."""
-    if name.endswith("scale_weight"):
-        return True
-    owner = tensors.get(name.removesuffix("_scale"))
-    return name.endswith("_scale") and owner is not None and owner.dtype in (*FLOAT8, torch.int8)
-
-
-def _check_format(name: str, one: Tensor) -> None:
-    if not name.endswith("comfy_quant"):
-        return
-    stated = json.loads(bytes(one.flatten().tolist()))
-    if stated.get("format") not in {"float8_e4m3fn", "float8_e5m2"}:
-        raise ValueError(
-            f"{name} states the format {stated.get('format')!r}; only float8_e4m3fn and float8_e5m2 are known"
-        )
-
-
-def _times(name: str, one: Tensor, scale: Tensor | None) -> Tensor:
-    if scale is None:
-        return one.float()
-    if scale.numel() not in (1, one.shape[0] if one.ndim else 1):
-        shapes = f"{tuple(scale.shape)} for a weight of {tuple(one.shape)}"
-        raise ValueError(f"{name} has a scale of {shapes}; only one number, or one per row, is known")
-    return one.float() * scale.float().reshape(-1, *[1] * (one.ndim - 1))

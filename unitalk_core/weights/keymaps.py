@@ -13,30 +13,40 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Table = tuple[tuple[str, str], ...]  # (regular expression, replacement), applied in this order to every name
+Names = tuple[tuple[str, str], ...]  # (their beginning of a name, ours), with {} for a number; see `table`
 
 # Wan2.2 as diffusers repackages it (WanTransformer3DModel). Wan's norm3 is diffusers' norm2.
-DIFFUSERS_WAN: Table = (
-    (r"^condition_embedder\.time_embedder\.linear_1\.", "time_embedding.0."),
-    (r"^condition_embedder\.time_embedder\.linear_2\.", "time_embedding.2."),
-    (r"^condition_embedder\.text_embedder\.linear_1\.", "text_embedding.0."),
-    (r"^condition_embedder\.text_embedder\.linear_2\.", "text_embedding.2."),
-    (r"^condition_embedder\.time_proj\.", "time_projection.1."),
-    (r"^condition_embedder\.image_embedder\.norm1\.", "img_emb.proj.0."),
-    (r"^condition_embedder\.image_embedder\.ff\.net\.0\.proj\.", "img_emb.proj.1."),
-    (r"^condition_embedder\.image_embedder\.ff\.net\.2\.", "img_emb.proj.3."),
-    (r"^condition_embedder\.image_embedder\.norm2\.", "img_emb.proj.4."),
-    (r"^proj_out\.", "head.head."),
-    (r"^scale_shift_table$", "head.modulation"),
-    (r"\.scale_shift_table$", ".modulation"),
-    (r"\.norm2\.", ".norm3."),
-    (r"\.attn1\.", ".self_attn."),
-    (r"\.attn2\.", ".cross_attn."),
-    (r"\.add_([kv])_proj\.", r".\1_img."),
-    (r"\.norm_added_k\.", ".norm_k_img."),
-    (r"\.to_([qkv])\.", r".\1."),
-    (r"\.to_out\.0\.", ".o."),
-    (r"\.ffn\.net\.0\.proj\.", ".ffn.0."),
-    (r"\.ffn\.net\.2\.", ".ffn.2."),
+WAN_IN_DIFFUSERS: Names = (
+    ("patch_embedding.", "patch_embedding."),
+    ("condition_embedder.time_embedder.linear_1.", "time_embedding.0."),
+    ("condition_embedder.time_embedder.linear_2.", "time_embedding.2."),
+    ("condition_embedder.text_embedder.linear_1.", "text_embedding.0."),
+    ("condition_embedder.text_embedder.linear_2.", "text_embedding.2."),
+    ("condition_embedder.time_proj.", "time_projection.1."),
+    ("condition_embedder.image_embedder.norm1.", "img_emb.proj.0."),
+    ("condition_embedder.image_embedder.ff.net.0.proj.", "img_emb.proj.1."),
+    ("condition_embedder.image_embedder.ff.net.2.", "img_emb.proj.3."),
+    ("condition_embedder.image_embedder.norm2.", "img_emb.proj.4."),
+    ("proj_out.", "head.head."),
+    ("scale_shift_table", "head.modulation"),
+    ("blocks.{}.scale_shift_table", "blocks.{}.modulation"),
+    ("blocks.{}.norm2.", "blocks.{}.norm3."),
+    ("blocks.{}.attn2.norm_added_k.", "blocks.{}.cross_attn.norm_k_img."),
+    *((f"blocks.{{}}.attn2.add_{one}_proj.", f"blocks.{{}}.cross_attn.{one}_img.") for one in "kv"),
+    *(
+        (f"blocks.{{}}.{theirs}.{them}.", f"blocks.{{}}.{ours}.{us}.")
+        for theirs, ours in (("attn1", "self_attn"), ("attn2", "cross_attn"))
+        for them, us in (
+            ("to_q", "q"),
+            ("to_k", "k"),
+            ("to_v", "v"),
+            ("to_out.0", "o"),
+            ("norm_q", "norm_q"),
+            ("norm_k", "norm_k"),
+        )
+    ),
+    ("blocks.{}.ffn.net.0.proj.", "blocks.{}.ffn.0."),
+    ("blocks.{}.ffn.net.2.", "blocks.{}.ffn.2."),
 )
 
 # Ovi's modulation is a module; the second K/V set that Wan2.1 has for images serves references here.
@@ -45,21 +55,89 @@ OVI: Table = (
     (r"(^|\.)img_emb\.proj\.", r"\1reference_embedding."),
     (r"\.(k|v|norm_k)_img\.", r".\1_ref."),
 )
-
-WAN_UMT5: Table = (
-    (r"^token_embedding\.", "shared."),
-    (r"^norm\.", "encoder.final_layer_norm."),
-    (r"^blocks\.(\d+)\.norm1\.", r"encoder.block.\1.layer.0.layer_norm."),
-    (r"^blocks\.(\d+)\.norm2\.", r"encoder.block.\1.layer.1.layer_norm."),
-    (r"^blocks\.(\d+)\.attn\.", r"encoder.block.\1.layer.0.SelfAttention."),
-    (
-        r"^blocks\.(\d+)\.pos_embedding\.embedding\.",
-        r"encoder.block.\1.layer.0.SelfAttention.relative_attention_bias.",
-    ),
-    (r"^blocks\.(\d+)\.ffn\.gate\.0\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_0."),
-    (r"^blocks\.(\d+)\.ffn\.fc1\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_1."),
-    (r"^blocks\.(\d+)\.ffn\.fc2\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
+TO_OVI: Table = (
+    (r"(blocks\.\d+\.modulation)$", r"\1.modulation"),
+    (r"(^|\.)reference_embedding\.", r"\1img_emb.proj."),
+    (r"\.(k|v|norm_k)_ref\.", r".\1_img."),
 )
+
+# Wan2.2's VAE as diffusers repackages it (AutoencoderKLWan with residual blocks).
+RESIDUAL = (
+    ("norm1", "residual.0"),
+    ("conv1", "residual.2"),
+    ("norm2", "residual.3"),
+    ("conv2", "residual.6"),
+    ("conv_shortcut", "shortcut"),
+)
+VAE_IN_DIFFUSERS: Names = (
+    ("quant_conv.", "conv1."),
+    ("post_quant_conv.", "conv2."),
+    *((f"{half}.conv_in.", f"{half}.conv1.") for half in ("encoder", "decoder")),
+    *((f"{half}.norm_out.", f"{half}.head.0.") for half in ("encoder", "decoder")),
+    *((f"{half}.conv_out.", f"{half}.head.2.") for half in ("encoder", "decoder")),
+    *((f"{half}.mid_block.attentions.0.", f"{half}.middle.1.") for half in ("encoder", "decoder")),
+    *(
+        (f"{half}.mid_block.resnets.{i}.{theirs}.", f"{half}.middle.{2 * i}.{ours}.")
+        for half in ("encoder", "decoder")
+        for i in (0, 1)
+        for theirs, ours in RESIDUAL
+    ),
+    *(
+        (f"{theirs}.{{}}.resnets.{{}}.{them}.", f"{ours}.{{}}.{last}.{{}}.{us}.")
+        for theirs, ours, last in (
+            ("encoder.down_blocks", "encoder.downsamples", "downsamples"),
+            ("decoder.up_blocks", "decoder.upsamples", "upsamples"),
+        )
+        for them, us in RESIDUAL
+    ),
+    *(
+        (f"{theirs}.{layer}.", f"{ours}.{layer}.")
+        for theirs, ours in (
+            ("encoder.down_blocks.{}.downsampler", "encoder.downsamples.{}.downsamples.2"),
+            ("decoder.up_blocks.{}.upsampler", "decoder.upsamples.{}.upsamples.3"),
+        )
+        for layer in ("resample.1", "time_conv")
+    ),
+)
+
+UMT5_IN_WAN: Names = (
+    ("token_embedding.", "shared."),
+    ("norm.", "encoder.final_layer_norm."),
+    ("blocks.{}.norm1.", "encoder.block.{}.layer.0.layer_norm."),
+    ("blocks.{}.norm2.", "encoder.block.{}.layer.1.layer_norm."),
+    ("blocks.{}.attn.", "encoder.block.{}.layer.0.SelfAttention."),
+    (
+        "blocks.{}.pos_embedding.embedding.",
+        "encoder.block.{}.layer.0.SelfAttention.relative_attention_bias.",
+    ),
+    ("blocks.{}.ffn.gate.0.", "encoder.block.{}.layer.1.DenseReluDense.wi_0."),
+    ("blocks.{}.ffn.fc1.", "encoder.block.{}.layer.1.DenseReluDense.wi_1."),
+    ("blocks.{}.ffn.fc2.", "encoder.block.{}.layer.1.DenseReluDense.wo."),
+)
+
+
+def table(names: Names) -> Table:
+    """From their names to ours: each row is a beginning of a name, with {} for a number."""
+    return tuple((_pattern(theirs), _filled(ours)) for theirs, ours in names)
+
+
+def reversed_table(names: Names) -> Table:
+    """From our names to theirs. A longer beginning comes before a shorter one."""
+    rows = sorted(names, key=lambda row: -len(row[1]))
+    return tuple((_pattern(ours), _filled(theirs)) for theirs, ours in rows)
+
+
+def _pattern(beginning: str) -> str:
+    end = "" if beginning.endswith(".") else "$"
+    return "^" + r"(\d+)".join(map(re.escape, beginning.split("{}"))) + end
+
+
+def _filled(beginning: str) -> str:
+    first, *rest = beginning.split("{}")
+    return first + "".join(rf"\{i}{part}" for i, part in enumerate(rest, 1))
+
+
+DIFFUSERS_WAN, WAN_UMT5 = table(WAN_IN_DIFFUSERS), table(UMT5_IN_WAN)
 
 # Where a part stands inside a larger file, most specific first.
 PREFIXES = {
@@ -104,6 +182,12 @@ KINDS = (
         ("decoder.middle.0.residual.0.gamma", "decoder.upsamples.0.upsamples.0.residual.2.weight"),
     ),
     Kind(
+        "Wan2.2 video VAE (diffusers)",
+        "video vae",
+        ("decoder.mid_block.resnets.0.norm1.gamma", "decoder.up_blocks.0.resnets.0.conv1.weight"),
+        table(VAE_IN_DIFFUSERS),
+    ),
+    Kind(
         "MMAudio VAE", "audio vae", ("data_mean", "encoder.conv_in.weight", "decoder.mid.attn_1.qkv.weight")
     ),
     Kind("BigVGAN", "vocoder", ("conv_pre.bias", "resblocks.0.activations.0.act.alpha", "ups.0.0.bias")),
@@ -143,6 +227,8 @@ def find_part(names: Collection[str], part: str, source: str | Path) -> Found:
     names = set(names)
     found = _find(names, part)
     if found is None:
+        if near := _nearest(names, part):
+            raise ValueError(f"{source} looks like a {near[0]} but lacks {near[1]}")
         others = ", ".join(one.kind.name for one in recognise(names)) or "nothing this project knows"
         looked = " or ".join(f"{kind.name} ({kind.marks[0]})" for kind in KINDS if kind.part == part)
         raise ValueError(f"{source} holds no {part} but {others}; looked for {looked}")
@@ -167,4 +253,14 @@ def _find(names: set[str], part: str) -> Found | None:
         for kind in KINDS:
             if kind.part == part and all(prefix + mark in names for mark in kind.marks):
                 return Found(kind, prefix)
+    return None
+
+
+def _nearest(names: set[str], part: str) -> tuple[str, str] | None:
+    """(kind, the mark that is missing) where all others are there; None if no kind is that near."""
+    for prefix in ("", *PREFIXES[part]):
+        for kind in (one for one in KINDS if one.part == part and len(one.marks) > 1):
+            missing = [prefix + mark for mark in kind.marks if prefix + mark not in names]
+            if len(missing) == 1:
+                return kind.name, missing[0]
     return None

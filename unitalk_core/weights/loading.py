@@ -3,6 +3,7 @@
 Our files hold JSON under the metadata key `unitalk`: {"model": ..., "text_encoder": ...} and so on, by part.
 What ComfyUI saves of our models holds it as a tensor of bytes, since its metadata has no place for it.
 Modules are built on the meta device and take over the tensors of the file: nothing is initialised in vain.
+With device="meta" the loaders take names, shapes and types alone, and say what they say of a whole file.
 """
 
 from __future__ import annotations
@@ -34,9 +35,8 @@ from ..models.vocoder import BigVGAN, BigVGANConfig, fold_weight_norm
 from ..models.vocos import Vocos, VocosConfig
 from . import shapes
 from .files import (
-    dequantise,
+    empty_tensors,
     load_weights,
-    quantise_int8,
     read_bytes,
     read_metadata,
     read_shapes,
@@ -45,6 +45,7 @@ from .files import (
 )
 from .keymaps import find_part, recognise
 from .lora import is_lora_file
+from .quantised import dequantise, quantise_int8
 
 Source = str | Path
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -92,7 +93,7 @@ def as_tensor(**configs: Any) -> Tensor:
 
 
 def read_model(
-    paths: Source | Sequence[Source], dtype: torch.dtype | None = None
+    paths: Source | Sequence[Source], dtype: torch.dtype | None = None, device: str = "cpu"
 ) -> tuple[dict[str, Tensor], ModelConfig]:
     """Weights in our names and the configuration of a transformer, from one file or one for each stream.
 
@@ -100,54 +101,65 @@ def read_model(
     """
     sources = [paths] if isinstance(paths, (str, Path)) else list(paths)
     weights: dict[str, Tensor] = {}
-    config: dict[str, Any] = {}
+    config: ModelConfig | None = None
     for path in sources:
-        part = _part(path, "model", dtype)
+        part = _part(path, "model", dtype, device)
         if twice := weights.keys() & part.keys():
             raise ValueError(
                 f"{path} holds {min(twice)} and {len(twice)} more that another file holds already"
             )
         weights |= part
-        config |= stored_config(path)
-    if "model" in config:
-        return _without_text(weights), ModelConfig.from_json(config["model"])
-    return weights, shapes.model_config(_shapes(weights), " + ".join(str(path) for path in sources))
+        if stored := stored_config(path).get("model"):
+            own = ModelConfig.from_json(stored)
+            config = own if config is None else config.joined(own)
+    if config is not None:
+        return _without_text(weights), config
+    source = " + ".join(str(path) for path in sources)
+    with shapes.reading_sizes(source):
+        return weights, shapes.model_config(_shapes(weights), source)
 
 
 def load_model(
-    paths: Source | Sequence[Source], ops: Any = nn, dtype: torch.dtype | None = None
+    paths: Source | Sequence[Source], ops: Any = nn, dtype: torch.dtype | None = None, device: str = "cpu"
 ) -> tuple[JointDiT, ModelConfig]:
     """A transformer and its configuration from one file, or from one for each stream (Ovi's split files)."""
-    weights, config = read_model(paths, dtype)
+    weights, config = read_model(paths, dtype, device)
     return built(lambda: JointDiT(config, ops=ops), weights, paths), config
 
 
-def load_video_vae(path: Source, ops: Any = nn, dtype: torch.dtype | None = None) -> VideoVAE:
-    """A Wan2.2 video VAE: Wan's file, ComfyUI's, or ours."""
-    weights = _part(path, "video vae", dtype)
+def load_video_vae(
+    path: Source, ops: Any = nn, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> VideoVAE:
+    """A Wan2.2 video VAE: Wan's file, ComfyUI's, diffusers' or ours."""
+    weights = _part(path, "video vae", dtype, device)
     stored = stored_config(path).get("video_vae")
-    config = VideoVAEConfig.from_json(stored) if stored else shapes.video_vae_config(_shapes(weights), path)
+    with shapes.reading_sizes(path):
+        config = (
+            VideoVAEConfig.from_json(stored) if stored else shapes.video_vae_config(_shapes(weights), path)
+        )
     return built(lambda: VideoVAE(config, ops=ops), weights, path)
 
 
-def load_audio_vae(path: Source, ops: Any = nn) -> AudioVAE:
+def load_audio_vae(path: Source, ops: Any = nn, device: str = "cpu") -> AudioVAE:
     """An MMAudio VAE in float32: its raw weights (folded here), folded ones as in ComfyUI's file, or ours."""
-    weights = _part(path, "audio vae", torch.float32)
+    weights = _part(path, "audio vae", torch.float32, device)
     stored = stored_config(path).get("audio_vae")
-    config = AudioVAEConfig.from_json(stored) if stored else AudioVAEConfig.from_tensors(weights)
-    if not stored and not is_folded(weights):
+    with shapes.reading_sizes(path):
+        config = AudioVAEConfig.from_json(stored) if stored else AudioVAEConfig.from_tensors(weights)
+    if not stored and device != "meta" and not is_folded(weights):
         weights = fold(weights)
     return built(lambda: AudioVAE(config, ops=ops), weights, path)
 
 
-def load_vocoder(path: Source, ops: Any = nn) -> BigVGAN | Vocos:
+def load_vocoder(path: Source, ops: Any = nn, device: str = "cpu") -> BigVGAN | Vocos:
     """A vocoder in float32: BigVGAN v1 or v2 in any spelling of its weight norm, or our Vocos."""
-    weights = _part(path, "vocoder", torch.float32)
+    weights = _part(path, "vocoder", torch.float32, device)
     stored = stored_config(path).get("vocoder")
     if stored and "hidden" in stored:
         return built(lambda: Vocos(VocosConfig.from_json(stored), ops=ops), weights, path)
-    weights = fold_weight_norm(weights)
-    config = BigVGANConfig.from_json(stored) if stored else BigVGANConfig.from_tensors(weights)
+    with shapes.reading_sizes(path):
+        weights = fold_weight_norm(weights)
+        config = BigVGANConfig.from_json(stored) if stored else BigVGANConfig.from_tensors(weights)
     return built(lambda: BigVGAN(config, ops=ops), weights, path)
 
 
@@ -162,21 +174,24 @@ def load_audio_codec(vae: Source, vocoder: Source | None = None) -> AudioCodec:
 
 
 def load_text_encoder(
-    path: Source, tokenizer: Source | None = None, dtype: torch.dtype | None = None
+    path: Source, tokenizer: Source | None = None, dtype: torch.dtype | None = None, device: str = "cpu"
 ) -> UMT5Encoder:
     """UMT5 from Wan's file, transformers' or ComfyUI's (fp8).
 
     tokenizer: its folder; not needed where the file holds `spiece_model`, or beside Wan's `google/umt5-xxl`.
     """
-    weights = _part(path, "text encoder", dtype)
+    weights = _part(path, "text encoder", dtype, device)
     weights.pop("encoder.embed_tokens.weight", None)
     pieces = weights.pop("spiece_model", None)
+    pieces = None if device == "meta" else pieces
     beside = Path(path).parent / "google" / "umt5-xxl"
     if tokenizer is not None or (pieces is None and beside.is_dir()):
         tokenize = folder_tokenizer(tokenizer or beside)
     else:
         tokenize = None if pieces is None else sentencepiece_tokenizer(pieces)
-    config = UMT5Config.from_tensors(weights)
+    with shapes.reading_sizes(path):
+        config = UMT5Config.from_tensors(weights)
+    shapes.check_depth(path, config.dim, config.depth)
     return built(lambda: UMT5Encoder(config, tokenize), weights, path)
 
 
@@ -236,10 +251,14 @@ def describe(path: Source) -> dict[str, Any]:
     }
 
 
-def _part(path: Source, part: str, dtype: torch.dtype | None) -> dict[str, Tensor]:
+def _part(path: Source, part: str, dtype: torch.dtype | None, device: str = "cpu") -> dict[str, Tensor]:
     """One part of a file in our names and as plain tensors, floating point ones in `dtype` if given."""
-    tensors = read_tensors(path)
-    weights = dequantise(find_part(tensors, part, path).take(tensors), dtype)
+    tensors = empty_tensors(path) if device == "meta" else read_tensors(path)
+    found = find_part(tensors, part, path)
+    try:
+        weights = dequantise(found.take(tensors), dtype)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if dtype is None:
         return weights
     return {name: one.to(dtype) if one.is_floating_point() else one for name, one in weights.items()}

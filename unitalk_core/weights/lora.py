@@ -9,8 +9,9 @@ File: `diffusion_model.<layer>.lora_down.weight`, `.lora_up.weight`, `.alpha`, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +110,42 @@ def _whole(name: str) -> str:
     return name.removesuffix(".weight") + WHOLE
 
 
+class Lora(NamedTuple):
+    """A LoRA file, and how strongly each of `PARTS` is added."""
+
+    tensors: Mapping[str, Tensor]
+    strengths: Mapping[str, float]
+    source: str | Path
+
+    def changes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+        """The weights that change, each with the entries that change it.
+
+        ValueError for a key that fits no weight of these names and shapes, or whose shape does not.
+        """
+        entries = [name for name in self.tensors if name.endswith((UP, WHOLE, WHOLE_BIAS))]
+        targets = {name: _target(name, shapes) for name in entries}
+        known = (DOWN, UP, ALPHA, WHOLE, WHOLE_BIAS)
+        lost = [name for name in self.tensors if not name.startswith(PREFIX) or not name.endswith(known)]
+        lost += [
+            name
+            for name, target in targets.items()
+            if target is None or _shape(name, self.tensors) != tuple(shapes[target])
+        ]
+        if lost:
+            raise ValueError(
+                f"{self.source} does not fit this model: {len(lost)} of {len(self.tensors)} keys have no "
+                f"place, such as {', '.join(sorted(lost)[:3])}"
+            )
+        found: dict[str, list[str]] = {}
+        for name, target in targets.items():
+            found.setdefault(target, []).append(name)
+        return found
+
+    def change(self, target: str, entry: str) -> Tensor:
+        """What one entry adds to a weight, in float32."""
+        return self.strengths[part_of(target)] * _change(entry, self.tensors)
+
+
 @torch.no_grad()
 def apply_lora(
     model: nn.Module,
@@ -121,23 +158,13 @@ def apply_lora(
     ValueError, before anything is changed, for a key that fits no weight or whose shape does not.
     """
     weights = dict(model.named_parameters())
-    changes = {name: _change(name, tensors) for name in tensors if name.endswith((UP, WHOLE, WHOLE_BIAS))}
-    targets = {name: _target(name, weights) for name in changes}
-    known = (DOWN, UP, ALPHA, WHOLE, WHOLE_BIAS)
-    lost = [name for name in tensors if not name.startswith(PREFIX) or not name.endswith(known)]
-    lost += [
-        name
-        for name, target in targets.items()
-        if target is None or changes[name].shape != weights[target].shape
-    ]
-    if lost:
-        raise ValueError(
-            f"{source} does not fit this model: {len(lost)} of {len(tensors)} keys have no place, "
-            f"such as {', '.join(sorted(lost)[:3])}"
-        )
-    for name, target in targets.items():
-        alpha = strength[part_of(target)] if isinstance(strength, Mapping) else strength
-        weights[target].add_(changes[name].to(weights[target]), alpha=alpha)
+    strengths = strength if isinstance(strength, Mapping) else dict.fromkeys(PARTS, strength)
+    lora = Lora(tensors, strengths, source)
+    shapes = {name: tuple(one.shape) for name, one in weights.items()}
+    for target, entries in lora.changes(shapes).items():
+        for entry in entries:
+            change = _change(entry, tensors).to(weights[target])
+            weights[target].add_(change, alpha=strengths[part_of(target)])
 
 
 def is_lora_file(names: Iterable[str]) -> bool:
@@ -157,14 +184,22 @@ def _change(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
     if not name.endswith(UP):
         return tensors[name].float()
     layer = name.removesuffix(UP)
-    down, alpha = tensors.get(layer + DOWN), tensors.get(layer + ALPHA)
-    if down is None or down.shape[0] != tensors[name].shape[1]:
-        raise ValueError(f"{name} lacks a {DOWN[1:]} of the same rank beside it")
+    down, alpha = tensors[layer + DOWN], tensors.get(layer + ALPHA)
     scale = 1.0 if alpha is None else float(alpha) / down.shape[0]
     return scale * tensors[name].float() @ down.float()
 
 
-def _target(name: str, weights: Mapping[str, Tensor]) -> str | None:
+def _shape(name: str, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Of what one entry adds."""
+    if not name.endswith(UP):
+        return tuple(tensors[name].shape)
+    down = tensors.get(name.removesuffix(UP) + DOWN)
+    if down is None or down.shape[0] != tensors[name].shape[1]:
+        raise ValueError(f"{name} lacks a {DOWN[1:]} of the same rank beside it")
+    return (tensors[name].shape[0], down.shape[1])
+
+
+def _target(name: str, weights: Collection[str]) -> str | None:
     """The parameter that an entry changes."""
     for ending, replaced in ((UP, (".weight",)), (WHOLE_BIAS, (".bias",)), (WHOLE, (".weight", ""))):
         if name.endswith(ending):

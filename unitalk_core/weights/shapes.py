@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,30 @@ from ..models.video_vae import WAN_VAE, VideoVAEConfig
 HEAD_WIDTH = 128  # of every Wan and Ovi model; shapes do not tell it
 TEXT_LEN = 512  # likewise
 LONG_FRAMES = 241  # of Ovi's 10 s model
+PUBLISHED_DEPTH = {3072: 30, 4096: 24}  # blocks by width: Wan2.2-TI2V-5B and Ovi, UMT5-XXL
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+@contextmanager
+def reading_sizes(source: str | Path) -> Iterator[None]:
+    """Errors of looking for sizes, as a ValueError that says what tells them."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{source} lacks {error.args[0]}, from which its size is read") from error
+    except (IndexError, ArithmeticError, TypeError) as error:
+        raise ValueError(f"{source} has a layer of another shape than its kind ({error})") from error
+    except ValueError as error:
+        if "to unpack" not in str(error):
+            raise
+        raise ValueError(f"{source} has a layer of another shape than its kind ({error})") from error
+
+
+def check_depth(source: str | Path, width: int, depth: int) -> None:
+    """ValueError if whole blocks of a published model are missing, which no other shape would tell."""
+    published = PUBLISHED_DEPTH.get(width, depth)
+    if depth != published:
+        raise ValueError(f"{source} holds {depth} of {published} blocks; fetch the whole file, or all shards")
 
 
 def model_config(shapes: Shapes, source: str | Path) -> ModelConfig:
@@ -75,6 +99,8 @@ def _stream(shapes: Shapes, prefix: str, clip: ClipFormat, source: str | Path) -
     width = own["head.modulation"][-1]
     if width % HEAD_WIDTH:
         raise ValueError(f"{source} has width {width} and no configuration; a full-size one is 128 a head")
+    depth = 1 + _last(own, r"blocks\.(\d+)\.")
+    check_depth(source, width, depth)
     kind, patch, channels = _input(own)
     outputs = own["head.head.weight"][0] // math.prod(patch)
     if kind == "patch" and outputs != clip.video_channels:
@@ -84,7 +110,7 @@ def _stream(shapes: Shapes, prefix: str, clip: ClipFormat, source: str | Path) -
     return StreamConfig(
         width=width,
         heads=width // HEAD_WIDTH,
-        depth=1 + _last(own, r"blocks\.(\d+)\."),
+        depth=depth,
         ffn_width=own["blocks.0.ffn.0.weight"][0],
         in_channels=channels,
         out_channels=outputs,
@@ -119,8 +145,8 @@ def _reference(own: Shapes) -> dict[str, object]:
 
 
 def _last(shapes: Shapes, pattern: str) -> int:
-    """The highest number that `pattern` finds at the start of a name."""
-    return max(int(found[1]) for name in shapes if (found := re.match(pattern, name)))
+    """The highest number that `pattern` finds at the start of a name; -1 if it finds none."""
+    return max((int(found[1]) for name in shapes if (found := re.match(pattern, name))), default=-1)
 
 
 def _has(shapes: Shapes, pattern: str) -> bool:

@@ -25,8 +25,8 @@ from unitalk_core.training.memory import (
     offloaded,
     wait_on_host,
 )
-from unitalk_core.weights.files import dequantise
 from unitalk_core.weights.lora import add_lora, is_lora
+from unitalk_core.weights.quantised import dequantise
 
 CPU = torch.device("cpu")
 DEPTH = 4

@@ -12,14 +12,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unitalk_core.weights.files import (
-    dequantise,
     load_weights,
-    quantise_int8,
     read_metadata,
     read_shapes,
     read_tensors,
     save_tensors,
 )
+from unitalk_core.weights.quantised import dequantise, quantise_int8
 
 
 @pytest.fixture
@@ -63,6 +62,9 @@ def test_shards_are_read_as_one(tmp_path: Path, weights) -> None:
         read_tensors(tmp_path / table["a.bias"])
     (tmp_path / table["a.bias"]).unlink()
     with pytest.raises(FileNotFoundError, match="00002-of-00002"):
+        read_tensors(index)
+    index.write_text(json.dumps({"weight_map": {"a.bias": "w-00001-of-00002.bin"}}))
+    with pytest.raises(ValueError, match=r"names w-00001-of-00002\.bin; only shards in \.safetensors"):
         read_tensors(index)
     index.write_text("{}")
     with pytest.raises(ValueError, match="weight_map"):

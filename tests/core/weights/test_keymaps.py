@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unitalk_core.weights.keymaps import DIFFUSERS_WAN, OVI, WAN_UMT5, find_part, recognise, rename
+from unitalk_core.weights.keymaps import (
+    DIFFUSERS_WAN,
+    OVI,
+    UMT5_IN_WAN,
+    VAE_IN_DIFFUSERS,
+    WAN_IN_DIFFUSERS,
+    WAN_UMT5,
+    find_part,
+    recognise,
+    rename,
+    reversed_table,
+    table,
+)
 
 # Names of one block and of what stands outside the blocks, as diffusers' WanTransformer3DModel has them.
 DIFFUSERS = {
@@ -53,15 +65,48 @@ UMT5 = {
     "blocks.3.ffn.fc1.weight": "encoder.block.3.layer.1.DenseReluDense.wi_1.weight",
     "blocks.3.ffn.fc2.weight": "encoder.block.3.layer.1.DenseReluDense.wo.weight",
 }
+# As diffusers' AutoencoderKLWan has them where it is built for Wan2.2.
+DIFFUSERS_VAE = {
+    "quant_conv.weight": "conv1.weight",
+    "post_quant_conv.bias": "conv2.bias",
+    "encoder.conv_in.weight": "encoder.conv1.weight",
+    "encoder.down_blocks.1.resnets.0.conv_shortcut.weight": (
+        "encoder.downsamples.1.downsamples.0.shortcut.weight"
+    ),
+    "encoder.down_blocks.0.resnets.1.norm1.gamma": "encoder.downsamples.0.downsamples.1.residual.0.gamma",
+    "encoder.down_blocks.0.downsampler.resample.1.weight": (
+        "encoder.downsamples.0.downsamples.2.resample.1.weight"
+    ),
+    "encoder.down_blocks.2.downsampler.time_conv.bias": "encoder.downsamples.2.downsamples.2.time_conv.bias",
+    "encoder.mid_block.resnets.1.conv2.bias": "encoder.middle.2.residual.6.bias",
+    "encoder.mid_block.attentions.0.to_qkv.weight": "encoder.middle.1.to_qkv.weight",
+    "encoder.norm_out.gamma": "encoder.head.0.gamma",
+    "decoder.mid_block.resnets.0.norm2.gamma": "decoder.middle.0.residual.3.gamma",
+    "decoder.up_blocks.3.resnets.2.conv1.weight": "decoder.upsamples.3.upsamples.2.residual.2.weight",
+    "decoder.up_blocks.0.upsampler.time_conv.weight": "decoder.upsamples.0.upsamples.3.time_conv.weight",
+    "decoder.conv_out.weight": "decoder.head.2.weight",
+}
 
 
 @pytest.mark.parametrize(
     ("table", "names"),
-    [(DIFFUSERS_WAN + OVI, DIFFUSERS), (OVI, OVI_NAMES), (WAN_UMT5, UMT5)],
-    ids=["diffusers", "ovi", "umt5"],
+    [
+        (DIFFUSERS_WAN + OVI, DIFFUSERS),
+        (OVI, OVI_NAMES),
+        (WAN_UMT5, UMT5),
+        (table(VAE_IN_DIFFUSERS), DIFFUSERS_VAE),
+    ],
+    ids=["diffusers", "ovi", "umt5", "vae"],
 )
 def test_names_become_ours(table, names: dict[str, str]) -> None:
     assert rename({name: name for name in names}, table) == {ours: name for name, ours in names.items()}
+
+
+@pytest.mark.parametrize("names", [UMT5_IN_WAN, VAE_IN_DIFFUSERS, WAN_IN_DIFFUSERS])
+def test_there_and_back_is_where_it_was(names) -> None:
+    theirs = {one.format(*"1234") + ("weight" if one.endswith(".") else "") for one, _ in names}
+    ours = rename({name: name for name in theirs}, table(names))
+    assert rename(ours, reversed_table(names)) == {name: name for name in theirs}
 
 
 @pytest.mark.parametrize("table", [OVI, WAN_UMT5], ids=["ovi", "umt5"])

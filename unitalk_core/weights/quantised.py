@@ -1,0 +1,133 @@
+"""Weights in a byte each: fp8 as ComfyUI and others store it, with or without scales, and our own int8.
+
+They become floating point in `dequantise`, so everything above sees plain tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+SCALED = "scaled_fp8"  # a tensor of this name says that the fp8 weights of a file have scales
+QUANT_MARKS = (SCALED, "scale_input", "input_scale", "comfy_quant")  # last part of a name; no weights
+INT8_MIN_SIZE = 1024  # elements; smaller tensors stay floating point
+
+
+def dequantise(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Floating point weights from quantised ones; every other tensor is passed on as it is.
+
+    Scales: `<linear>.scale_weight` or `<name>_scale`, one number, or one per row of the first axis.
+    dtype: of what was quantised; by default float16 for fp8 (which it holds exactly) and float32 for int8,
+    with the float16 that stands beside int8.
+    """
+    check_scales(tensors)
+    plain, int8 = {}, any(one.dtype == torch.int8 for one in tensors.values())
+    for name, one in tensors.items():
+        if name.rpartition(".")[2] in QUANT_MARKS or _scaled_by(name, tensors):
+            _check_format(name, one)
+            continue
+        scale = tensors.get(scale_of(name, tensors))
+        if one.dtype in FLOAT8 or (one.dtype == torch.int8 and scale is not None):
+            usual = torch.float16 if one.dtype in FLOAT8 else torch.float32
+            plain[name] = _times(name, one, scale).to(dtype or usual)
+        elif int8 and one.dtype == torch.float16:
+            plain[name] = one.to(dtype or torch.float32)
+        else:
+            plain[name] = one
+    return plain
+
+
+def scale_of(name: str, tensors: Mapping[str, Any]) -> str | None:
+    """The name of the scale of a quantised tensor; None if it has none. tensors: anything with a dtype."""
+    if tensors[name].dtype not in (*FLOAT8, torch.int8):
+        return None
+    return next((key for key in _scale_names(name) if key in tensors), None)
+
+
+def check_scales(tensors: Mapping[str, Any]) -> None:
+    """ValueError for a scale without its weight, and for fp8 without one where a file says it has them.
+
+    tensors: anything with a dtype.
+    """
+    for name in (one for one in tensors if one.endswith("scale_weight")):
+        owner = tensors.get(name.removesuffix("scale_weight") + "weight")
+        if owner is None or owner.dtype not in (*FLOAT8, torch.int8):
+            found = "missing" if owner is None else str(owner.dtype).removeprefix("torch.")
+            raise ValueError(f"{name} is the scale of an fp8 weight, and that weight is {found}")
+    marks = {name for name in tensors if name.rpartition(".")[2] == SCALED}
+    for name in (one for one in tensors if marks and one not in marks):
+        if tensors[name].dtype in FLOAT8 and scale_of(name, tensors) is None:
+            raise ValueError(f"{name} is fp8 in a file with scales, and its own scale is missing")
+
+
+def quantise_fp8(one: Tensor) -> tuple[Tensor, Tensor]:
+    """(float8_e4m3fn, scale): the largest number of a weight becomes the largest of the format.
+
+    `fp8 * scale` is within a sixteenth of each number, and of the smallest step near zero.
+    """
+    weight = one.float()
+    scale = weight.abs().max() / torch.finfo(torch.float8_e4m3fn).max
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (weight / scale).to(torch.float8_e4m3fn), scale
+
+
+def quantise_int8(tensors: Mapping[str, Tensor], keep: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Weights as int8 with a float32 scale per row of the first axis, `<name>_scale`; small ones in float16.
+
+    keep: globs of names that stay as they are. `dequantise` is the way back, within half a scale.
+    """
+    packed = {}
+    for name, one in tensors.items():
+        rows = one.shape[0] if one.ndim else 1
+        small = one.ndim < 2 or rows < 2 or one.numel() < INT8_MIN_SIZE
+        if small or not one.is_floating_point() or _kept(name, keep):
+            packed[name] = one.half() if one.dtype == torch.float32 and not _kept(name, keep) else one
+            continue
+        flat = one.detach().float().reshape(rows, -1)
+        scale = flat.abs().amax(1).div(127)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        packed[name] = (flat / scale[:, None]).round().to(torch.int8).reshape(one.shape)
+        packed[f"{name}_scale"] = scale
+    return packed
+
+
+def _kept(name: str, keep: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in keep)
+
+
+def _scale_names(name: str) -> tuple[str, ...]:
+    layer, dot, last = name.rpartition(".")
+    return (f"{name}_scale", f"{layer}{dot}scale_weight") if last == "weight" else (f"{name}_scale",)
+
+
+def _scaled_by(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether `name` is the scale of another tensor that is there and quantised."""
+    if name.endswith("scale_weight"):
+        return True
+    owner = tensors.get(name.removesuffix("_scale"))
+    return name.endswith("_scale") and owner is not None and owner.dtype in (*FLOAT8, torch.int8)
+
+
+def _check_format(name: str, one: Tensor) -> None:
+    if not name.endswith("comfy_quant") or one.is_meta:
+        return
+    stated = json.loads(bytes(one.flatten().tolist()))
+    if stated.get("format") not in {"float8_e4m3fn", "float8_e5m2"}:
+        raise ValueError(
+            f"{name} states the format {stated.get('format')!r}; only float8_e4m3fn and float8_e5m2 are known"
+        )
+
+
+def _times(name: str, one: Tensor, scale: Tensor | None) -> Tensor:
+    if scale is None:
+        return one.float()
+    if scale.numel() not in (1, one.shape[0] if one.ndim else 1):
+        shapes = f"{tuple(scale.shape)} for a weight of {tuple(one.shape)}"
+        raise ValueError(f"{name} has a scale of {shapes}; only one number, or one per row, is known")
+    return one.float() * scale.float().reshape(-1, *[1] * (one.ndim - 1))
