@@ -2,7 +2,7 @@
 // press Run, see whether its videos play; those after --look are not run. Writes OUT/NAME.json and OUT/NAME.png.
 import fs from 'fs';
 import path from 'path';
-import { boxes, drop, fit, look, run, visit } from './frontend.mjs';
+import { boxes, drop, fit, look, playing, run, visit } from './frontend.mjs';
 
 const [url, out, ...rest] = process.argv.slice(2);
 const last = rest.includes('--look') ? rest.indexOf('--look') : rest.length;
@@ -26,16 +26,3 @@ await visit(url, async page => {
     fs.writeFileSync(path.join(out, name + '.json'), JSON.stringify(seen, null, 1));
   }
 }, { width: 2000, height: 1000 });
-
-// The seconds that each video in a node has played; the page is quiet, so they are started here if they do not start alone.
-async function playing(page) {
-  return page.evaluate(async () => {
-    const shown = [...document.querySelectorAll('video')].filter(one => one.offsetParent);
-    for (const one of shown) {
-      one.muted = true;
-      await one.play().catch(() => {});
-    }
-    await new Promise(done => setTimeout(done, 1500));
-    return shown.map(one => one.currentTime);
-  });
-}

@@ -95,3 +95,16 @@ export async function fit(page) {
   });
   await page.waitForTimeout(1500);
 }
+
+// The seconds that each video in a node has played; the page is quiet, so they are started here if they do not start alone.
+export async function playing(page) {
+  return page.evaluate(async () => {
+    const shown = [...document.querySelectorAll('video')].filter(one => one.offsetParent);
+    for (const one of shown) {
+      one.muted = true;
+      await one.play().catch(() => {});
+    }
+    await new Promise(done => setTimeout(done, 1500));
+    return shown.map(one => one.currentTime);
+  });
+}

@@ -16,7 +16,12 @@ from unitalk_core.media import read_video
 
 HELP = ROOT / "web" / "docs"
 COLOURS = 64  # of a help picture: enough for a node, and a third of the size
-WIDTH, ROW, WAVE = 960, 160, 40  # pixels: a thumbnail's width, a clip's frames, its loudness below them
+WIDTH, ROW, WAVE, PICTURE = (
+    960,
+    160,
+    40,
+    240,
+)  # pixels: a thumbnail's width; heights of frames, loudness, a picture
 BACK, LINE = (24, 24, 27), (120, 190, 250)
 
 
@@ -44,27 +49,18 @@ def used_nodes() -> list[dict]:
 def draw_thumbnails(out: Path) -> None:
     """Write workflows/NAME.jpg from what its run made, or from its graph where nothing was."""
     for name in NAMES:
-        media = sorted((out / "media" / name).glob("*"))
-        rows = [row for path in media for row in rows_of(path)]
-        graph = out / "browser" / f"{name}.png"
-        if rows or graph.is_file():
-            picture = stacked(rows) if rows else Image.open(graph).convert("RGB").resize((WIDTH, WIDTH // 2))
-            picture.save(FOLDER / f"{name}.jpg", quality=88)
-
-
-def rows_of(path: Path) -> list[Image.Image]:
-    """A clip as its frames and its loudness on one clock; a picture as it is; nothing else is shown."""
-    if path.suffix == ".mp4":
-        return [strip(path)]
-    if path.suffix == ".png":
-        picture = Image.open(path).convert("RGB")
-        return (
-            [picture.resize((WIDTH, WIDTH * picture.height // picture.width))] if picture.width > ROW else []
-        )
-    return []
+        made, graph = out / "media" / name, out / "browser" / f"{name}.png"
+        rows = [strip(path) for path in sorted(made.glob("*.mp4"))]
+        if pictures := sorted(made.glob("*.png")):
+            rows.append(beside([Image.open(path).convert("RGB") for path in pictures]))
+        if not rows and graph.is_file():
+            rows = [Image.open(graph).convert("RGB").resize((WIDTH, WIDTH // 2))]
+        if rows:
+            below(rows).save(FOLDER / f"{name}.jpg", quality=88)
 
 
 def strip(path: Path) -> Image.Image:
+    """Frames of a clip, and its loudness below them on the same clock."""
     clip = read_video(path)
     count = WIDTH // ROW
     picks = torch.linspace(0, len(clip.frames) - 1, count).round().long()
@@ -80,11 +76,20 @@ def strip(path: Path) -> Image.Image:
     return row
 
 
-def stacked(rows: list[Image.Image]) -> Image.Image:
-    """Rows below each other, at most as high as wide."""
-    picture = Image.new("RGB", (WIDTH, sum(row.height for row in rows)), BACK)
-    top = 0
+def beside(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures of one height in a row."""
+    row, left = Image.new("RGB", (WIDTH, PICTURE), BACK), 0
+    for one in pictures:
+        scaled = one.resize((one.width * PICTURE // one.height, PICTURE))
+        row.paste(scaled, (left, 0))
+        left += scaled.width
+    return row
+
+
+def below(rows: list[Image.Image]) -> Image.Image:
+    """Rows below each other."""
+    picture, top = Image.new("RGB", (WIDTH, sum(row.height for row in rows)), BACK), 0
     for row in rows:
         picture.paste(row, (0, top))
         top += row.height
-    return picture.crop((0, 0, WIDTH, min(top, WIDTH)))
+    return picture
