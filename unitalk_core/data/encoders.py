@@ -23,7 +23,7 @@ from ..pipeline import TINY, load_bundle
 from ..weights.files import read_shapes
 from ..weights.keymaps import find_part
 from ..weights.loading import load_audio_codec, load_text_encoder, load_video_vae, stored_config
-from ..weights.shapes import model_config
+from ..weights.shapes import model_config, reading_sizes
 from .checks import hushed
 from .clips import Row, mouth_mask, prompts_of, read_clip
 
@@ -108,7 +108,8 @@ def load_config(model: str = TINY) -> ModelConfig:
     if stored := stored_config(model).get("model"):
         return ModelConfig.from_json(stored)
     shapes = read_shapes(model)
-    return model_config(find_part(shapes, "model", model).take(shapes), model)
+    with reading_sizes(model):
+        return model_config(find_part(shapes, "model", model).take(shapes), model)
 
 
 def usual_size(config: ModelConfig) -> tuple[int, int]:

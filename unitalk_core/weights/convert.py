@@ -229,17 +229,22 @@ def cast(name: str, one: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def by_stream(jobs: Sequence[Job], out: Path, source: str | Path) -> dict[Path, list[Job]]:
-    """Each stream's jobs by its file; what belongs to neither, such as a mark of the file, goes to both."""
+    """Each stream's jobs by its file. Marks of the file go to both, the rest to the picture."""
     names = [next(iter(one.entries)) for one in jobs]
     if not all(any(name.startswith(prefix) for name in names) for prefix in (VIDEO, AUDIO)):
         raise ValueError(f"{source} holds no two streams that could be split")
-    others = {VIDEO: AUDIO, AUDIO: VIDEO}
+    sound = [name.startswith(AUDIO) for name in names]
+    marks = [name.rpartition(".")[2] in QUANT_MARKS for name in names]
     return {
-        out.with_name(f"{out.stem}_{prefix.removesuffix('_model.')}{out.suffix}"): [
-            one for one, name in zip(jobs, names, strict=True) if not name.startswith(other)
-        ]
-        for prefix, other in others.items()
+        beside(out, "video"): [job for job, heard in zip(jobs, sound, strict=True) if not heard],
+        beside(out, "audio"): [
+            job for job, heard, mark in zip(jobs, sound, marks, strict=True) if heard or mark
+        ],
     }
+
+
+def beside(out: Path, stream: str) -> Path:
+    return out.with_name(f"{out.stem}_{stream}{out.suffix}")
 
 
 def joined_metadata(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:

@@ -149,7 +149,10 @@ def test_a_text_encoder_in_fp8_is_what_comfyui_publishes(tmp_path: Path) -> None
 
 
 def test_streams_are_split_and_merged_again(tmp_path: Path, capsys) -> None:
-    whole, config = weights_of(TINY), replace(TINY, shift=2.5)
+    whole, config = (
+        weights_of(TINY) | {"text_encoder.embed.weight": torch.ones(3, 2).half()},
+        replace(TINY, shift=2.5),
+    )
     save_part(tmp_path / "joint.safetensors", whole, {"model": config}, int8=False)
     assert convert(tmp_path / "joint.safetensors", tmp_path / "s.safetensors", "--split") == 0
     parts = [tmp_path / f"s_{one}.safetensors" for one in ("video", "audio")]
