@@ -1,4 +1,4 @@
-"""What a wrong connection says in a real ComfyUI, and runs beside each other."""
+"""Stock nodes with our model, latents and codecs in a real ComfyUI, and what a wrong connection says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 
 import pytest
 
+from tests.rules.node_table import ROOT
+
+PAGE = ROOT / "docs" / "interoperability.md"
 EMPTY = "use UniTalk Empty Latent"
 WRONG_LATENTS = {
     "LTX's latent": rf"got \(1, 128, 3, 2, 2\) and \(1, 8, 20, 16\); {EMPTY}",
@@ -72,6 +75,19 @@ MODEL_NODES = (
     "StepCache", "ReferenceAudioEncode", "LoraLoader",
 )  # fmt: skip
 SENTENCE = r"ValueError: [^\n]{20,260}"
+
+
+def test_every_row_of_the_interoperability_table_holds_in_this_host(measured):
+    rows = [row for row in measured("interoperability") if "missing" not in row]
+    assert len(rows) > 50
+    assert [(row["what"], row["measured"]) for row in rows if not row["holds"]] == []
+
+
+def test_the_page_says_what_the_rows_say(measured):
+    page = PAGE.read_text("utf8")
+    for row in measured("interoperability"):
+        assert f"| {row['what']} | {row['result']} |" in page, row["what"]
+        assert row["claim"] in page and row["note"] in page
 
 
 @pytest.mark.parametrize("sampler", ["KSampler", "Joint Sampler"])

@@ -11,6 +11,7 @@ import av
 import pytest
 import torch
 
+from benchmarks.prompts import sizes
 from tests.rules.node_table import ROOT
 from unitalk_core.av import Clip
 from unitalk_core.media import read_video
@@ -126,6 +127,13 @@ def test_a_lora_of_the_users_folder_runs_by_parts(server):
     only_mp4(server, history)
     (report,) = [one["text"][0] for one in history["outputs"].values() if "text" in one]
     assert report == "4 of 4 keys fit; weights: picture 1 at 1, sound 1 at 0"
+
+
+@pytest.mark.slow
+def test_prompts_in_a_row_do_not_grow_the_server(server):
+    """The frames of one clip take 13 MiB: six of them that stayed would be seen."""
+    found = list(sizes(server, 12))
+    assert found[-1] - found[5] < 40, found
 
 
 def test_a_running_graph_stops_when_told(server):

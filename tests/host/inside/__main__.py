@@ -17,6 +17,7 @@ import comfy.options  # noqa: E402
 comfy.options.enable_args_parsing()
 
 import on_guidance  # noqa: E402, F401
+import on_interop  # noqa: E402, F401
 import on_latents  # noqa: E402, F401
 import on_model  # noqa: E402, F401
 import on_nodes  # noqa: E402, F401

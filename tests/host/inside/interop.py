@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import comfyui_version
 import torch
 from rig import HERE, MissingError, empty, pair, stock, worst
 
@@ -21,7 +22,7 @@ Answer = tuple[bool, str]
 
 @dataclass(frozen=True)
 class Row:
-    """result: one of the three above. note: what an artist should know, or use instead."""
+    """result: one of the three above. note: what an artist should know, or use instead. since: which host."""
 
     section: str
     what: str
@@ -29,6 +30,7 @@ class Row:
     note: str
     call: Callable[[], Answer]
     slow: bool = False
+    since: tuple[int, ...] = ()
 
     @property
     def claim(self) -> str:
@@ -38,18 +40,22 @@ class Row:
 ROWS: list[Row] = []
 
 
-def row(section: str, what: str, result: str = WORKS, note: str = "", slow: bool = False) -> Callable:
+def row(section: str, what: str, result: str = WORKS, note: str = "", **more: Any) -> Callable:
     def add(call: Callable[[], Answer]) -> Callable[[], Answer]:
-        ROWS.append(Row(section, what, result, note, call, slow))
+        ROWS.append(Row(section, what, result, note, call, **more))
         return call
 
     return add
 
 
 def outcome(one: Row) -> dict[str, Any]:
-    """Whether a row holds in this host, and what it measured; `missing` where the host has no such node."""
+    """Whether a row holds in this host, and what it measured; `missing` where the host cannot do it yet."""
     found = {"section": one.section, "what": one.what, "result": one.result, "note": one.note}
     found["claim"] = one.claim
+    version = [int(part) for part in comfyui_version.__version__.split(".") if part.isdigit()]
+    if version < list(one.since):
+        since = ".".join(map(str, one.since))
+        return found | {"missing": f"stops in this host; tried from ComfyUI {since} on"}
     try:
         holds, measured = one.call()
     except MissingError as missing:

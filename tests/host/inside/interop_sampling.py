@@ -35,7 +35,7 @@ def ksampler() -> Answer:
     return same(sampled(), custom()[0])
 
 
-@row(SAMPLERS, "KSamplerAdvanced, leftover noise")
+@row(SAMPLERS, "KSamplerAdvanced, leftover noise", since=(0, 33, 0))
 def ksampler_halves() -> Answer:
     """steps 0-2 with leftover noise and steps 2-4 without new noise give what steps 0-4 give"""
     half = advanced(empty(), 0, 2, "enable", "enable")
