@@ -292,7 +292,7 @@ def compute_dtype() -> Answer:
     SPEED,
     "TorchCompileModel",
     NOTE,
-    "needs a C++ compiler on a CPU; a new length is compiled anew",
+    "needs a C++ compiler on a CPU",
     slow=True,
 )
 def torch_compile() -> Answer:
