@@ -62,7 +62,7 @@ WRONG = {
         "keep an empty sound": "the audio to keep is empty.*; take that of LoadAudio",
         "a silent voice": "the voice is silent; give a recording",
         "an empty voice": "is empty.*; take that of LoadAudio",
-        "a voice behind the end": "clip of 0.67 s ends before the voice of 5-6 s begins; .*UniTalk Voice Range",
+        "a voice behind the end": "ends before the voice of 5-6 s begins; .*UniTalk Voice Range",
         "a voice's seconds in context windows": "leave out UniTalk Voice Range, .* UniTalk Continue",
         "a range without a voice": "put UniTalk Reference Audio Encode before",
         "streams of one clip and of two": "hold 1 and 2 clips; .* UniTalk Repeat Latent",
