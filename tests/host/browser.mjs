@@ -2,10 +2,11 @@
 // press Run, see whether its videos play; those after --look are not run. Writes OUT/NAME.json and OUT/NAME.png.
 import fs from 'fs';
 import path from 'path';
-import { boxes, drop, fit, look, playing, run, visit } from './frontend.mjs';
+import { boxes, drop, ended, fit, look, playing, press, visit } from './frontend.mjs';
 
 const [url, out, ...rest] = process.argv.slice(2);
 const last = rest.includes('--look') ? rest.indexOf('--look') : rest.length;
+const large = { width: 2000, height: 1000 }, small = { width: 800, height: 500 }; // to be looked at, and quick to draw
 
 await visit(url, async page => {
   for (const [i, file] of rest.entries()) {
@@ -15,7 +16,10 @@ await visit(url, async page => {
       await drop(page, path.basename(file), fs.readFileSync(file, 'utf8'));
       Object.assign(seen, await look(page), { boxes: await boxes(page) });
       if (!seen.missing.length && i < last) {
-        Object.assign(seen, await run(page));
+        await press(page);
+        await page.setViewportSize(small);
+        Object.assign(seen, await ended(page));
+        await page.setViewportSize(large);
         await fit(page);
         Object.assign(seen, { playing: await playing(page), boxes: await boxes(page) });
       } else await fit(page);
@@ -25,4 +29,4 @@ await visit(url, async page => {
     await page.screenshot({ path: path.join(out, name + '.png') });
     fs.writeFileSync(path.join(out, name + '.json'), JSON.stringify(seen, null, 1));
   }
-}, { width: 2000, height: 1000 });
+}, large);

@@ -60,8 +60,8 @@ export async function boxes(page) {
   return page.evaluate(() => Object.fromEntries(window.app.canvas.graph._nodes.map(one => [one.id, [...one.pos, ...one.size].map(Math.round)])));
 }
 
-// Press Run and wait: how it ended, its prompt's id, the seconds that it took, and how many previews came.
-export async function run(page) {
+// Press Run, and listen.
+export async function press(page) {
   await page.evaluate(() => {
     window.heard = { ended: null, previews: 0 };
     if (window.listens) return;
@@ -77,6 +77,10 @@ export async function run(page) {
       api.addEventListener(kind, () => { window.heard.previews += 1; });
   });
   await page.getByRole('button', { name: /^(Run|Queue)/ }).first().click();
+}
+
+// Wait for the end: how it ended, its prompt's id, the seconds that it took, and how many previews came.
+export async function ended(page) {
   await page.waitForFunction(() => window.heard.ended, null, { timeout: 20 * minutes });
   return page.evaluate(() => window.heard);
 }
@@ -96,15 +100,17 @@ export async function fit(page) {
   await page.waitForTimeout(1500);
 }
 
-// The seconds that each video in a node has played; the page is quiet, so they are started here if they do not start alone.
+// The seconds that the video in each node has played, by node id; null where there is none. The page is quiet, so a video
+// is started here if it did not start alone.
 export async function playing(page) {
-  return page.evaluate(async () => {
-    const shown = [...document.querySelectorAll('video')].filter(one => one.offsetParent);
-    for (const one of shown) {
-      one.muted = true;
-      await one.play().catch(() => {});
-    }
-    await new Promise(done => setTimeout(done, 1500));
-    return shown.map(one => one.currentTime);
-  });
+  const look = () => Object.fromEntries(window.app.canvas.graph._nodes.filter(one => one.type === 'SaveVideo').map(one => {
+    const video = one.videoContainer?.querySelector('video');
+    if (video?.paused && (video.muted = true)) video.play().catch(() => {});
+    return [one.id, video?.currentTime ?? null];
+  }));
+  for (let i = 0; i < 60; i += 1) {
+    if (Object.values(await page.evaluate(look)).every(one => one > 0)) break;
+    await page.waitForTimeout(1000);
+  }
+  return page.evaluate(look);
 }

@@ -66,7 +66,8 @@ def strip(path: Path) -> Image.Image:
     picks = torch.linspace(0, len(clip.frames) - 1, count).round().long()
     row = Image.new("RGB", (WIDTH, ROW + WAVE), BACK)
     for i, frame in enumerate(clip.frames[picks]):
-        row.paste(Image.fromarray(frame.numpy()).resize((ROW, ROW)), (i * ROW, 0))
+        pixels = (frame * 255).round().byte().numpy()
+        row.paste(Image.fromarray(pixels).resize((ROW, ROW)), (i * ROW, 0))
     loudness = clip.waveform.abs().amax(0)
     bars = torch.nn.functional.adaptive_max_pool1d(loudness[None], WIDTH // 4)[0]
     draw = ImageDraw.Draw(row)

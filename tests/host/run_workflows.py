@@ -39,7 +39,7 @@ Written by `python -m tests.host.run_workflows OUT --older PATH`.
 - **browser**: the file was dropped on the canvas of the real frontend, no node was missing, the prompt was
   that of the API file, Run was pressed, every video played in its node, and no node lay over another
 - **API**: `workflows/api/NAME.json` was posted
-- **seconds**: of one run in ComfyUI {newer}; {steps}
+- **seconds**: of one run in ComfyUI {newer}, beside whatever else the machine did; {steps}
 """
 
 
@@ -85,7 +85,7 @@ def version(host: Host) -> str:
 
 def start(host: Host, base: Path) -> AbstractContextManager[Server]:
     """A server with the clips and the LoRA that some workflows read."""
-    if not (clips := base / "input" / "unitalk_clips").exists():
+    if not ((clips := base / "input" / "unitalk_clips") / "clips.jsonl").exists():
         write_clips(clips, 2, 0)
     if not (lora := base / "models" / "loras" / "my_character.safetensors").exists():
         lora.parent.mkdir(parents=True, exist_ok=True)

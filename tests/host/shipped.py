@@ -48,17 +48,21 @@ def problems(canvas: Graph, api: Graph, seen: Graph) -> list[str]:
     if "error" in seen:
         return [seen["error"]]
     prompt = {key: {part: node[part] for part in ("class_type", "inputs")} for key, node in api.items()}
-    videos = [node for node in canvas["nodes"] if node["type"] == "SaveVideo"]
     wrong = {
         f"missing nodes: {', '.join(seen['missing'])}": seen["missing"],
         f"{seen['nodes']} nodes of {len(canvas['nodes'])}": seen["nodes"] != len(canvas["nodes"]),
         "another prompt than the API file": seen["prompt"] != prompt,
         str(seen.get("ended")): seen.get("ended", "execution_success") != "execution_success",
-        f"{sum(one > 0 for one in seen.get('playing', []))} of {len(videos)} videos play": "playing" in seen
-        and sum(one > 0 for one in seen["playing"]) != len(videos),
+        f"videos do not play: {(still := standing(canvas, seen))}": still,
         f"nodes over each other: {(over := overlapping(seen['boxes']))}": over,
     }
     return [text for text, is_wrong in wrong.items() if is_wrong]
+
+
+def standing(canvas: Graph, seen: Graph) -> list[int]:
+    """The nodes of a graph that was run whose video did not play."""
+    videos = [node["id"] for node in canvas["nodes"] if node["type"] == "SaveVideo" and "ended" in seen]
+    return [one for one in videos if not seen.get("playing", {}).get(str(one))]
 
 
 def overlapping(boxes: dict[str, list[float]]) -> list[tuple[str, str]]:

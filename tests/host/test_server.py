@@ -164,7 +164,15 @@ def test_the_workflows_are_offered_as_templates_with_their_pictures(server):
             assert answer.read(3) == b"\xff\xd8\xff"
 
 
-def test_the_help_pages_and_translations_are_served(server):
+def test_the_subgraphs_are_in_the_node_library(server):
+    listed = server.get("/global_subgraphs").values()
+    ours = [one["name"] for one in listed if one["info"]["node_pack"] == "custom_nodes.ComfyUI-UniTalk"]
+    assert sorted(ours) == sorted(path.stem for path in (ROOT / "subgraphs").glob("*.json"))
+
+
+def test_the_help_pages_their_pictures_and_translations_are_served(server):
+    with urllib.request.urlopen(f"{server.url}/extensions/ComfyUI-UniTalk/docs/UniTalkMuxAV.png") as answer:
+        assert answer.read(4) == b"\x89PNG"
     with urllib.request.urlopen(f"{server.url}/extensions/comfyui-unitalk/docs/UniTalkMuxAV.md") as answer:
         assert answer.read().decode().startswith("# UniTalk Mux AV")
     assert server.get("/i18n")["en"]["nodeDefs"]["UniTalkMuxAV"]["display_name"] == "UniTalk Mux AV"

@@ -179,6 +179,11 @@ def test_the_graph_has_a_small_thumbnail(name):
     assert 2_000 < jpeg_size(FOLDER / f"{name}.jpg") < THUMBNAIL_KB * 1000
 
 
+def test_no_two_graphs_have_the_same_thumbnail():
+    pictures = [(FOLDER / f"{name}.jpg").read_bytes() for name in GRAPHS]
+    assert len(set(pictures)) == len(pictures)
+
+
 @pytest.mark.parametrize("name", GRAPHS)
 def test_saving_is_left_to_what_every_host_version_knows(name):
     saves = [node["inputs"] for node in read_api(name).values() if node["class_type"] == "SaveVideo"]
