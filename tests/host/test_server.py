@@ -69,7 +69,7 @@ def test_a_workflow_becomes_an_mp4_with_picture_and_sound_of_one_length(server, 
 def test_a_workflow_of_tasks_makes_its_clips(server, name):
     history = server.wait_for(server.queue(graph(name, steps=2)))
     assert history["status"]["status_str"] == "success", history["status"]["messages"][-1]
-    clips = [read(path) for path in server.files(history)]
+    clips = [read(path) for path in server.files(history) if path.suffix == ".mp4"]  # a preview is none
     assert sorted(len(clip.frames) for clip in clips) == sorted(SEVERAL[name])
     assert all(abs(clip.waveform.shape[-1] / clip.sample_rate - clip.seconds) <= 0.04 for clip in clips)
 
