@@ -125,10 +125,17 @@ def by_rank(tensors: list[Tensor]) -> AV[Tensor | None]:
         raise ValueError(
             "the sound stands where the picture belongs; put them together with UniTalk Join Latent"
         )
-    if len({len(tensor) for tensor in tensors}) > 1:
-        counts = " and ".join(str(len(tensor)) for tensor in tensors)
-        raise ValueError(f"the streams hold {counts} clips; make them as many with UniTalk Repeat Latent")
+    clips_of(tensors)
     return AV(ranks.get(5), ranks.get(3))
+
+
+def clips_of(streams: Sequence[Tensor]) -> int:
+    """How many clips there are; ValueError if the streams do not agree."""
+    counts = {len(one) for one in streams}
+    if len(counts) > 1:
+        found = " and ".join(str(len(one)) for one in streams)
+        raise ValueError(f"the streams hold {found} clips; make them as many with UniTalk Repeat Latent")
+    return counts.pop()
 
 
 def unnested(value: Any) -> AV[Tensor | None]:

@@ -117,7 +117,7 @@ class UniTalkJoinLatent(io.ComfyNode):
     def execute(cls, video: dict[str, Any], audio: dict[str, Any]) -> io.NodeOutput:
         parts = [alone(video, "video"), alone(audio, "audio")]
         streams = [one["samples"] for one in parts]
-        clips_of(streams)
+        host.clips_of(streams)
         masks = [host.masks_of(one)[0] for one in parts]
         return io.NodeOutput(host.with_streams(parts[1] | parts[0], streams, masks))
 
@@ -144,7 +144,7 @@ class UniTalkRepeatLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any], amount: int) -> io.NodeOutput:
-        clips = list(range(clips_of(host.streams_of(latent)))) * amount
+        clips = list(range(host.clips_of(host.streams_of(latent)))) * amount
         return io.NodeOutput(picked(latent, clips) | other_takes(latent, amount))
 
 
@@ -175,7 +175,7 @@ class UniTalkLatentFromBatch(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any], index: int, length: int) -> io.NodeOutput:
-        count = clips_of(host.streams_of(latent))
+        count = host.clips_of(host.streams_of(latent))
         first = index + count if index < 0 else index
         if not 0 <= first <= first + length <= count:
             raise ValueError(
@@ -234,15 +234,6 @@ def alone(latent: dict[str, Any], name: str) -> dict[str, Any]:
     streams, masks = host.streams_of(latent), host.masks_of(latent)
     place = host.place_of(streams, name)
     return host.with_streams(latent, [streams[place]], [masks[place]])
-
-
-def clips_of(streams: list[torch.Tensor]) -> int:
-    """How many clips there are; ValueError if the streams do not agree."""
-    counts = {len(one) for one in streams}
-    if len(counts) > 1:
-        found = " and ".join(str(len(one)) for one in streams)
-        raise ValueError(f"the streams hold {found} clips; make them as many with UniTalk Repeat Latent")
-    return counts.pop()
 
 
 def picked(latent: dict[str, Any], clips: Sequence[int]) -> dict[str, Any]:

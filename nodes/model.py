@@ -432,7 +432,7 @@ def put_back(
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:
-    """Around the sampling of any sampler: what the mask keeps comes back bit by bit, picture and sound."""
+    """Around the sampling of any sampler: what the mask keeps comes back bit for bit, picture and sound."""
     made = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
     if denoise_mask is None:
         return made

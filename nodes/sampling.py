@@ -164,7 +164,7 @@ class TakeNoise:
 
     def generate_noise(self, latent: dict[str, Any]) -> Any:
         shapes = host.av_of(latent).map(lambda one: tuple(one.shape))
-        takes = latent.get("batch_index") or range(shapes.present()[0][0])
+        takes = latent.get("batch_index") or range(host.clips_of(host.streams_of(latent)))
         return host.nested(draw_takes(shapes, self.seeds, takes))
 
 

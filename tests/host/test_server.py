@@ -81,7 +81,7 @@ def test_a_take_is_saved_as_a_latent_and_gets_a_second_pass(server):
     assert saved.name == "UniTalk_00001_.latent.safetensors"
     assert json.loads(read_metadata(saved)["prompt"]).keys() == graph("takes").keys()
     second = read(only_mp4(server, server.wait_for(server.queue(graph("second_stage", steps=2)))))
-    assert tuple(second.frames.shape) == (61, 384, 384, 3)
+    assert tuple(second.frames.shape) == (61, 256, 256, 3)
 
 
 def test_the_same_seeds_give_the_same_clip_and_other_seeds_another(server):

@@ -184,7 +184,7 @@ def guidance_sentences() -> dict[str, str]:
     text = run(
         "UniTalkGuider", guided(HERE.model, "voice", 2.0, 2.0), HERE.positive, HERE.negative, 2.0, 2.0, *WHOLE
     )
-    sound = {"samples": pair(empty())[1]}
+    sound = {"samples": pair(empty())[1] + 1}  # the host gives empty ones the channels of a picture
     image, coupling = (guider(guided(HERE.model, what, 2.0, 2.0)) for what in ("image", "coupling"))
     skip = ("UniTalkSkipLayerGuidance", HERE.model)
     return {
