@@ -122,9 +122,7 @@ def by_rank(tensors: list[Tensor]) -> AV[Tensor | None]:
             f"a UniTalk latent is (b, c, f, h, w) and (b, c, n), got {shapes}; use UniTalk Empty Latent"
         )
     if len(tensors) == 2 and tensors[0].ndim == 3:
-        raise ValueError(
-            "the sound stands where the picture belongs; put them together with UniTalk Join Latent"
-        )
+        raise ValueError("the sound stands before the picture; put them together with UniTalk Join Latent")
     clips_of(tensors)
     return AV(ranks.get(5), ranks.get(3))
 
