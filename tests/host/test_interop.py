@@ -14,7 +14,7 @@ WRONG_LATENTS = {
     "LTX's latent": rf"got \(1, 128, 3, 2, 2\) and \(1, 8, 20, 16\); {EMPTY}",
     "a picture of other channels": rf"the video latent \(1, 16, 5, 8, 8\) is not of this model, .*; {EMPTY}",
     "a sound of other channels": rf"the audio latent \(1, 40, 21\) is not of this model, .*; {EMPTY}",
-    "sound before picture": "the sound stands where the picture belongs; .* UniTalk Join Latent",
+    "sound before picture": "the sound stands before the picture; .* UniTalk Join Latent",
     "an odd width": f"80 x 64 pixels, width and height must be multiples of 32; {EMPTY}",
     "a picture of HunyuanVideo": rf"the video latent \(1, 16, 5, 8, 8\) is not of this model, .*; {EMPTY}",
     "an image of Stable Diffusion": rf"\(1, 4,( 1,)? 8, 8\).*; {EMPTY}",
