@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from interop import NOTE, REFUSED, Answer, all_hold, different, in_words, row, same, sampled, stops, watched
@@ -236,22 +237,19 @@ def noise_scale() -> Answer:
 @row(SHIFT, "ModelSamplingAuraFlow, ModelSamplingFlux, ModelSamplingLTXV", REFUSED, "use ModelSamplingSD3")
 def sampling_of_others() -> Answer:
     """they would tell the network timesteps up to 1 in place of 1000; the sampler stops and says so"""
-    given = {
-        "ModelSamplingAuraFlow": (3.0,),
-        "ModelSamplingFlux": (1.15, 0.5, 64, 64),
-        "ModelSamplingLTXV": (2.05, 0.95),
-    }
-    says = [
-        stops(lambda n=n, a=a: sampled(stock(n, HERE.model, *a)), "ModelSamplingSD3")
-        for n, a in given.items()
-    ]
-    return all(holds for holds, _ in says), says[0][1]
+    return all_stop(
+        ModelSamplingAuraFlow=(3.0,), ModelSamplingFlux=(1.15, 0.5, 64, 64), ModelSamplingLTXV=(2.05, 0.95)
+    )
 
 
 @row(SHIFT, "ModelSamplingDiscrete, ModelSamplingContinuousEDM", REFUSED, "made for models that are no flows")
 def sampling_of_no_flow() -> Answer:
     """the sampler stops and says so"""
-    given = {"ModelSamplingDiscrete": ("eps", False), "ModelSamplingContinuousEDM": ("edm", 120.0, 0.002)}
+    return all_stop(ModelSamplingDiscrete=("eps", False), ModelSamplingContinuousEDM=("edm", 120.0, 0.002))
+
+
+def all_stop(**given: tuple[Any, ...]) -> Answer:
+    """Whether the model that each node makes is refused, and the first sentence that says so."""
     says = [
         stops(lambda n=n, a=a: sampled(stock(n, HERE.model, *a)), "ModelSamplingSD3")
         for n, a in given.items()
