@@ -220,9 +220,9 @@ class UniTalkContinue(io.ComfyNode):
         old = codecs.clip_of(audio_vae, images, audio, fps, purpose="continue")
         check_old(form, old, overlap)
         seen = check_room(form, seen_frames(form, old, overlap))
-        frames, sound = end_of(old, seen)
+        frames, sound = end_of(old, seen, form)
         picture = codecs.encode_picture(vae, frames, video_of(latent))
-        heard = codecs.encode_sound(audio_vae, sound, form.audio_latents(seen))
+        heard = codecs.encode_sound(audio_vae, sound, len(sound) // form.audio_stride)
         return io.NodeOutput(with_kept(with_kept(latent, "video", picture), "audio", heard), seen)
 
 

@@ -31,7 +31,7 @@ from .media import fill_frames
 from .models.markup import build_prompt
 from .models.voices import Voices
 from .request import Request, check_request
-from .seam import end_of, joined, seen_frames
+from .seam import end_of, fit, joined, seen_frames
 from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded
 from .weights.lora import apply_lora, read_lora, read_strengths
 
@@ -184,14 +184,16 @@ def encode_voices(bundle: Bundle, request: Request) -> Tensor | Voices | None:
 
 
 def voice_of(config: ModelConfig, request: Request) -> Tensor | None:
-    """(samples,) of the voice that was given, else of the end of the clip to continue, if that is enough and
-    not silent."""
+    """(samples,) of the voice that was given, else of the clip to continue, if that is enough and not silent.
+
+    Its first seconds are heard: they stay the same however often a clip goes on, so the voice cannot drift.
+    """
     if request.voice is not None or request.continued is None or not config.reference_len:
         return request.voice
-    heard = config.reference_len * config.format.audio_stride
-    end = request.continued.waveform.mean(0)[-heard:]
-    enough = len(end) >= MIN_VOICE * config.format.sample_rate and end.abs().max() > SILENT
-    return end if enough else None
+    waveform = request.continued.waveform.mean(0)
+    start = waveform[: config.reference_len * config.format.audio_stride]
+    enough = len(start) >= MIN_VOICE * config.format.sample_rate and start.abs().max() > SILENT
+    return start if enough else None
 
 
 def encode_voice(bundle: Bundle, voice: Tensor) -> Tensor:
@@ -221,8 +223,8 @@ def given_parts(bundle: Bundle, request: Request, noise: Latents) -> AV[list[Par
         picture = request.image[None]
     if request.continued is not None:
         seen = seen_frames(form, request.continued, request.overlap)
-        picture, sound = end_of(request.continued, seen)
-        latents = form.audio_latents(seen)
+        picture, sound = end_of(request.continued, seen, form)
+        latents = len(sound) // form.audio_stride
     pictures = [] if picture is None else [(encode_picture(bundle, request, picture), 0)]
     if request.last_image is not None:
         still = encode_picture(bundle, request, still_frames(request.last_image, form.frame_stride))
@@ -248,8 +250,7 @@ def encode_picture(bundle: Bundle, request: Request, frames: Tensor) -> Tensor:
 
 def encode_sound(bundle: Bundle, waveform: Tensor, latents: int) -> Tensor:
     """(samples,) -> (1, c, latents), cut, or with silence behind it."""
-    samples = latents * bundle.audio_codec.stride
-    sound = pad(waveform[:samples], (0, max(0, samples - len(waveform))))
+    sound = fit(waveform, latents * bundle.audio_codec.stride)
     return bundle.audio_codec.encode(sound[None].to(bundle.device))
 
 

@@ -22,6 +22,7 @@ from .seam import added_frames, check_old, room, seen_frames
 MAX_SIDE = 2048  # pixels
 MAX_STEPS = 1000  # of the training grid
 DEFAULT_SECONDS = 2.4  # of a clip in which nobody speaks
+BY_TASK = AV(1.0, 2.0)  # strength of what guides by itself: the sound alone (measured: docs/log.md)
 LEAD_SECONDS, PHONE_SECONDS, GAP_SECONDS, PAUSE_SECONDS = 0.6, 0.087, 0.16, 0.25  # of synthetic speech
 
 
@@ -46,10 +47,13 @@ class Request:
     keep_video: (f, h, w, 3) in 0..1 at the model's rate, a picture that gets a sound and comes back as it is.
     keep_audio: (samples,) at the model's sample rate, a sound that gets a picture and comes back as it is.
     continued: a clip of any size at the model's rates that goes on with these words. The model sees its last
-        `overlap` seconds and hears its voice, unless another is given; `seconds` is what is added.
+        `overlap` seconds and hears the voice of its start, unless another is given; `seconds` is what is
+        added, a short pause included where the clip ends quietly.
     picture: False makes sound alone.
     cfg_range: where the text guides, in fractions of the way from noise to data; `guide`: what else does, and
-        how. cache: skips steps that would change little.
+        how. A voice that is given, and the picture for which a sound is made, guide the sound by themselves
+        (`BY_TASK`); a term of `guide` for the same takes their place, one with a scale of 1 turns them off.
+    cache: skips steps that would change little.
     """
 
     say: str = ""
@@ -83,9 +87,17 @@ class Request:
 
     @property
     def guidance(self) -> Guidance:
-        """By the text, and what else was asked for."""
+        """By the text, by what else was asked for, and by what the task asks for."""
         text = Term(Without(text=True), AV(self.video_cfg, self.audio_cfg), *self.cfg_range)
-        return replace(self.guide, terms=(text, *self.guide.terms))
+        return replace(self.guide, terms=(text, *self.guide.terms, *self._by_task()))
+
+    def _by_task(self) -> tuple[Term, ...]:
+        asked = {term.without for term in self.guide.terms}
+        helps = {
+            Without(voice=True): self.voice is not None or bool(self.voices),
+            Without(coupling=True): self.keep_video is not None and self.couple[1],
+        }
+        return tuple(Term(one, BY_TASK) for one, here in helps.items() if here and one not in asked)
 
     @property
     def seeds(self) -> AV[int]:

@@ -16,6 +16,7 @@ from .media import enlarge, fill_frames, match_lengths
 
 MIN_OVERLAP, MAX_OVERLAP = 0.2, 4.0  # seconds
 SOUND_FADE, PICTURE_FADE = 0.015, 0.4  # seconds, before and behind the seam
+PAUSE, QUIET = 0.13, 0.02  # seconds; share of the loudest sample
 
 
 def check_old(form: ClipFormat, old: Clip, overlap: float) -> None:
@@ -67,9 +68,22 @@ def added_frames(form: ClipFormat, seen: int, seconds: float) -> int:
     return stride * max(1, round(seconds * float(form.fps) / stride))
 
 
-def end_of(old: Clip, seen: int) -> tuple[Tensor, Tensor]:
-    """The last `seen` frames, (seen, h, w, 3), and their sound, (n,)."""
-    return old.frames[-seen:], old.waveform.mean(0)[first_sample(old, seen) :]
+def end_of(old: Clip, seen: int, form: ClipFormat) -> tuple[Tensor, Tensor]:
+    """The last `seen` frames, (seen, h, w, 3), and their sound as whole audio latents, (n,).
+
+    A clip that ends quietly stays quiet for `PAUSE` more, or the next word would begin at the seam.
+    """
+    waveform = old.waveform.mean(0)
+    sound = fit(waveform[first_sample(old, seen) :], form.samples(seen))
+    end = sound[-int(PAUSE * form.audio_rate) * form.audio_stride :]
+    if end.abs().max() <= QUIET * waveform.abs().max():
+        sound = torch.cat([sound, end.flip(0)])
+    return old.frames[-seen:], sound
+
+
+def fit(sound: Tensor, samples: int) -> Tensor:
+    """(n,) -> (samples,), cut, or with silence behind it."""
+    return pad(sound[:samples], (0, max(0, samples - len(sound))))
 
 
 def first_sample(clip: Clip, frames: int) -> int:

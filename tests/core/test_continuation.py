@@ -13,7 +13,7 @@ from unitalk_core.config import TINY
 from unitalk_core.media import fill
 from unitalk_core.pipeline import Request, Trace, check_request, generate, voice_of
 from unitalk_core.request import Voice
-from unitalk_core.seam import SOUND_FADE
+from unitalk_core.seam import SOUND_FADE, end_of
 
 FADE = round(SOUND_FADE * 16000)
 FRAMES = 21  # 0.84 s, of which the model sees 17 frames and 21 audio latents
@@ -130,10 +130,29 @@ def test_the_words_set_how_much_is_added(tiny_bundle):
     assert short % 4 == 1
 
 
+def test_a_clip_that_ends_quietly_is_quiet_a_little_longer_and_one_that_ends_loudly_is_not():
+    form, loud = TINY.format, clip(25)
+    quiet = replace(loud, waveform=loud.waveform.clone())
+    quiet.waveform[:, -4096:] *= 0.001
+    frames, sound = end_of(quiet, 17, form)
+    assert torch.equal(frames, quiet.frames[-17:])
+    assert len(sound) == form.samples(17) + 4 * form.audio_stride  # 0.128 s
+    assert torch.equal(sound[-2048:], sound[-4096:-2048].flip(0))
+    assert len(end_of(loud, 17, form)[1]) == form.samples(17)
+
+
+def test_the_shortest_continuation_still_has_sound_of_its_own(tiny_bundle):
+    old = replace(ASK.continued, waveform=torch.zeros_like(ASK.continued.waveform))
+    trace = Trace()
+    made = generate(tiny_bundle, replace(ASK, continued=old, seconds=0.1), trace=trace)  # 4 frames
+    assert len(made.frames) == len(old.frames) + 4
+    assert trace.latents.audio[..., -1].abs().max() > 0
+
+
 def test_its_own_voice_goes_on_unless_another_is_given():
     old, voice = clip(125), torch.rand(16000)
     heard = voice_of(TINY, replace(ASK, continued=old))
-    assert torch.equal(heard, old.waveform[0, -128 * 512 :])  # as much as the model hears
+    assert torch.equal(heard, old.waveform[0, : 128 * 512])  # as much as the model hears
     assert voice_of(TINY, replace(ASK, voice=voice)) is voice
     assert voice_of(TINY, replace(ASK, continued=clip(9))) is None  # 0.36 s are too few
     silent = replace(old, waveform=torch.zeros_like(old.waveform))

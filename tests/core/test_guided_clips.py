@@ -15,6 +15,7 @@ from unitalk_core.cli.guidance import add_guidance, guidance_from
 from unitalk_core.diffusion.cache import StepCache
 from unitalk_core.diffusion.guidance import Guidance, Term, Without
 from unitalk_core.pipeline import Request, Trace, check_request, generate
+from unitalk_core.request import BY_TASK
 
 ASK = Request(say="good morning", seconds=0.36, steps=4)  # 9 frames
 COUPLING = Guidance((Term(Without(coupling=True), AV(2.0, 1.0), 0.0, 0.5),))
@@ -71,6 +72,27 @@ def test_passes_are_run_where_they_count_and_nowhere_else(tiny_bundle):
     assert passes(tiny_bundle, cfg_range=(0.0, 0.5)) == 6  # shift 3: half way is sigma 0.75, after two steps
     assert passes(tiny_bundle, guide=COUPLING) == 10
     assert passes(tiny_bundle, guide=Guidance(COUPLING.terms * 2)) == 10  # the same pass twice is run once
+
+
+def test_a_voice_and_a_picture_to_dub_guide_the_sound_by_themselves():
+    def by_task(**changes) -> list[Term]:
+        return [term for term in replace(ASK, **changes).guidance.terms[1:] if term.counts]
+
+    voice, picture = {"voice": torch.zeros(16000)}, {"keep_video": torch.zeros(9, 64, 64, 3)}
+    assert by_task() == by_task(keep_audio=torch.zeros(8000)) == []
+    assert by_task(**voice) == [Term(Without(voice=True), BY_TASK)]
+    assert by_task(**picture) == [Term(Without(coupling=True), BY_TASK)]
+    assert len(by_task(**voice, **picture)) == 2
+    assert by_task(**picture, couple=(True, False)) == []
+    assert BY_TASK.video == 1  # the picture is guided by the words alone
+
+
+def test_what_is_asked_for_takes_the_place_of_what_the_task_asks_for():
+    asked = Term(Without(voice=True), AV(1.0, 4.0))
+    off = Term(Without(voice=True), AV(1.0, 1.0))
+    for term in (asked, off):
+        one = replace(ASK, voice=torch.zeros(16000), guide=Guidance((term,)))
+        assert one.guidance.terms[1:] == (term,)
 
 
 def test_guidance_that_changes_nothing_gives_the_same_bits(tiny_bundle):

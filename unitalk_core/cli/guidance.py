@@ -7,9 +7,9 @@ from typing import Any
 
 STRENGTH = "SCALE[,SOUND][@START-END]"
 CONDITIONS = {
-    "voice_cfg": ("voice", "how strictly the voice that is given is followed; 1 is off (1)"),
+    "voice_cfg": ("voice", "how strictly the voice that is given is followed; 1 is off (1,2)"),
     "image_cfg": ("image", "how strictly the picture that is kept is (1)"),
-    "couple_cfg": ("coupling", "how much picture and sound listen to each other (1)"),
+    "couple_cfg": ("coupling", "how much picture and sound listen to each other (1; with --keep-video 1,2)"),
 }
 
 

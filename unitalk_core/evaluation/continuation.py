@@ -23,7 +23,7 @@ from ..av import Clip
 from ..data.synthetic import SyntheticClip
 from ..models.mel import Mel
 from ..pipeline import Bundle, Request, generate
-from ..seam import room, seen_frames
+from ..seam import PAUSE, room, seen_frames
 from ..workers import workers
 from .held_out import Result
 from .measures import Measure, Threshold, columns, measure
@@ -160,7 +160,7 @@ def chain(
             say=truth.say, scene=who.scene, sound=who.sound, seed=seed + first + k, continued=clip
         )
         longest = room(form, seen_frames(form, clip, asked.overlap))
-        longer = generate(bundle, replace(asked, seconds=min(truth.seconds, longest)))
+        longer = generate(bundle, replace(asked, seconds=min(truth.seconds + PAUSE, longest)))
         yield Seam(longer, len(clip.frames), clip.waveform.shape[1]), truth
         clip = longer
 

@@ -22,12 +22,15 @@ def sound(samples: int, seed: int = 6, channels: int = 1) -> dict[str, Any]:
     return {"waveform": waveform, "sample_rate": 16000}
 
 
-def of_the_core(parts: Any = None, **asked: Any) -> Any:
-    """The latents that the core's own pipeline makes of the text of the rig."""
+def of_the_core(parts: Any = None, guide: tuple = (), **asked: Any) -> Any:
+    """The latents that the core's own pipeline makes of the text of the rig, guided by `guide` alone."""
     pipeline, parts = core("unitalk_core.pipeline"), parts or core("nodes.loading").load_miniature()
+    guidance, av = core("unitalk_core.diffusion.guidance"), core("unitalk_core.av")
+    by_task = (guidance.Without(voice=True), guidance.Without(coupling=True))
+    off = tuple(guidance.Term(one, av.AV(1.0, 1.0)) for one in by_task)
     words = {"scene": "a woman", "say": "hello melody", "sound": "a calm voice", "sampler": "euler"}
     trace = pipeline.Trace()
-    given = words | ALONE | {"seed": 1, "audio_seed": 2} | asked
+    given = words | ALONE | {"seed": 1, "audio_seed": 2, "guide": guidance.Guidance((*guide, *off))} | asked
     pipeline.generate(pipeline.Bundle(*parts), pipeline.Request(**given), trace=trace)
     return trace.latents
 

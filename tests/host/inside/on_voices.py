@@ -71,7 +71,7 @@ def two_voices_against_core() -> dict[str, list[float]]:
 @measure
 def guided_voices_and_tasks() -> dict[str, list[float]]:
     """Guidance by voices that take turns, and where the picture is kept; and how much it changes."""
-    guidance, voice = core("unitalk_core.diffusion.guidance"), core("unitalk_core.request").Voice
+    voice = core("unitalk_core.request").Voice
     turns = tuple(
         voice(given["waveform"][0, 0], span) for given, span in ((FIRST, (0.0, 0.3)), (SECOND, (0.3, None)))
     )
@@ -86,7 +86,7 @@ def guided_voices_and_tasks() -> dict[str, list[float]]:
     with listening() as parts:
         for what, (positive, latent, request) in asked.items():
             model = guided(HERE.model, what, 1.0, 3.0)
-            ours = of_the_core(parts, guide=guidance.Guidance((term(what, 1.0, 3.0),)), **request)
+            ours = of_the_core(parts, guide=(term(what, 1.0, 3.0),), **request)
             made = joint(model, latent, positive, **ALONE)
             moved = worst(ours.audio, of_the_core(parts, **request).audio)
             found[what] = [*difference(made, ours), moved]
