@@ -2,11 +2,14 @@
 
 python -m unitalk_core convert wan2.2_ti2v_5B_fp16.safetensors small.safetensors --dtype fp8_scaled
 python -m unitalk_core convert video.safetensors audio.safetensors joint.safetensors --merge
+python -m unitalk_core convert wan2.2_ti2v_5B_fp16.safetensors new.safetensors --sound twin
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[=STRENGTHS]",
         help="add a LoRA for good, as sample takes it; may be repeated",
     )
+    parser.add_argument(
+        "--sound",
+        metavar="twin|random|FILE",
+        help="a new model to be trained, around the picture stream of the source: the sound stream is a copy "
+        "of its blocks, drawn at random, or that of a file (Ovi's)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what --sound draws (0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from ..media import check_target
     from ..weights.convert import convert
 
@@ -53,18 +61,44 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--merge makes one file of several sources; name several, or leave it out for one")
     if out.resolve() in {Path(one).resolve() for one in args.source}:
         raise ValueError(f"{out} is a source; choose another name")
+    if args.sound:
+        assembled(args, out)
+        return 0
     options: dict[str, Any] = {"form": args.format, "dtype": args.dtype, "split": args.split}
     loras = [lora_from(one) for one in args.lora]
-    with tqdm(desc=out.name, unit="B", unit_scale=True, delay=0.2) as bar:
+    with progress(out.name) as tell:
+        written = convert(args.source, out, loras=loras, on_tensor=tell, **options)
+    for path in written:
+        print(f"{path}: {path.stat().st_size:,} bytes")
+    return 0
+
+
+def assembled(args: argparse.Namespace, out: Path) -> None:
+    from ..weights.assemble import assemble, save_assembled
+    from ..weights.convert import DTYPES
+
+    if args.format or args.split or args.merge or args.lora or args.dtype not in (None, *DTYPES):
+        raise ValueError(
+            f"--sound makes a new model of one source, in {', '.join(DTYPES)}; convert it further afterwards"
+        )
+    model, said = assemble(args.source[0], args.sound, args.seed, DTYPES.get(args.dtype))
+    with progress(out.name) as tell:
+        save_assembled(out, model, tell)
+    print(f"{out}: {out.stat().st_size:,} bytes; {said}")
+
+
+@contextmanager
+def progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes, and what moves it."""
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit="B", unit_scale=True, delay=0.2) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        written = convert(args.source, out, loras=loras, on_tensor=tell, **options)
-    for path in written:
-        print(f"{path}: {path.stat().st_size:,} bytes")
-    return 0
+        yield tell
 
 
 def lora_from(text: str) -> Lora:

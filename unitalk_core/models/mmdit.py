@@ -148,15 +148,19 @@ def _block(stream: Stream, index: int) -> Block:
 
 
 @torch.no_grad()
-def initialise(model: JointDiT, seed: int) -> None:
+def initialise(model: JointDiT, seed: int, but: Collection[str] = ()) -> None:
     """Weights of an untrained model: Wan's own initialisation, and the reference path silent.
 
     Heads and `v_ref` are zero: an untrained stream predicts nothing and does not hear the reference.
+    but: names of the weights that stay as they are.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     for name, parameter in model.named_parameters():
-        _initialise_one(name, parameter, generator)
-    for module in model.modules():
+        if name not in but:
+            _initialise_one(name, parameter, generator)
+    for path, module in model.named_modules():
+        if f"{path}.v_ref.weight" in but or f"{path}.patch_embedding.0.weight" in but:
+            continue
         if isinstance(module, CrossAttention) and hasattr(module, "v_ref"):
             module.v_ref.weight.zero_()
             module.k_ref.weight.copy_(module.k.weight)

@@ -33,6 +33,7 @@ from ..models.mel import MEL_16K
 from ..models.mmdit import JointDiT, initialise
 from ..models.text_encoder import PhonemeEncoder
 from ..models.video_vae import VideoVAE
+from ..weights.assemble import copy_stream
 from ..weights.files import load_weights, read_tensors
 from ..weights.loading import (
     Parts,
@@ -47,7 +48,6 @@ from .audio_codec import train_mel_vae, train_vocos
 from .claim import CONFIG
 from .latents import PUNCTUATED, LatentMaker, Shards, mouth_area
 from .loop import Budget
-from .origin import copy_stream
 from .progress import Progress
 from .result import MODEL
 from .stills import train_stills

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..av import AV
 from ..config import ModelConfig
 from ..models.audio_codec import AudioCodec
 from ..models.audio_vae import AudioVAE, AudioVAEConfig, fold, is_folded
@@ -43,6 +45,7 @@ from .files import (
     read_tensors,
     save_tensors,
 )
+from .formats import AUDIO
 from .keymaps import find_part, recognise
 from .lora import is_lora_file
 from .quantised import dequantise, quantise_int8
@@ -117,6 +120,21 @@ def read_model(
     source = " + ".join(str(path) for path in sources)
     with shapes.reading_sizes(source):
         return weights, shapes.model_config(_shapes(weights), source)
+
+
+def read_sound(
+    path: Source, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> tuple[dict[str, Tensor], ModelConfig]:
+    """The sound stream of a model's file alone, without the layers in which Ovi's reads its picture."""
+    weights = _part(path, "model", dtype, device)
+    own = {name: one for name, one in weights.items() if name.startswith(AUDIO) and "_fusion." not in name}
+    if not own:
+        raise ValueError(f"{path} has no sound stream; name a model that has one, such as Ovi's")
+    if stored := stored_config(path).get("model"):
+        config = ModelConfig.from_json(stored)
+        return own, replace(config, streams=AV(None, config.streams.audio), coupling="joint")
+    with shapes.reading_sizes(path):
+        return own, shapes.model_config(_shapes(own), path)
 
 
 def load_model(
