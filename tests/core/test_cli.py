@@ -261,7 +261,7 @@ def test_many_lines_make_many_clips_and_one_bad_line_stops_none(tmp_path, capsys
             errors,
         )
     assert (tmp_path / "one.mp4").exists()
-    assert [p.name for p in folder.iterdir()] == ["0008.mp4"]
+    assert sorted(p.name for p in folder.iterdir()) == [".made", "0008.mp4"]
     made = json.loads(report.read_text())
     assert [clip["line"] for clip in made["clips"]] == [1, 8]
     assert [line["line"] for line in made["failed"]] == [2, 4, 5, 6, 7, 9]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    ["av", "child", "geometry", "peak", "provenance", "workers"],
+    ["av", "child", "geometry", "peak", "processes", "provenance", "workers"],
     ["config"],
     ["models"],
     ["diffusion", "weights", "media"],

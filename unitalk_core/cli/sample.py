@@ -2,6 +2,7 @@
 
 python -m unitalk_core sample --model tiny --say "good morning" --out clip.mp4
 python -m unitalk_core sample --model tiny --prompts lines.jsonl --out folder
+torchrun --nproc-per-node=8 -m unitalk_core sample --prompts lines.jsonl --out folder
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import time
-from copy import copy
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..av import Clip
+    from ..models.voices import Span
     from ..pipeline import Bundle, Request, Trace
 
 SPAN = re.compile(r"(.+)@(\d+\.?\d*)-(\d+\.?\d*)?")  # FILE@START-END
@@ -38,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--out", metavar="FILE.mp4", help="the clip; with --prompts a folder for them")
     files.add_argument("--report", metavar="FILE.json", help="write what was made, and how long it took")
-    files.add_argument("--prompts", metavar="FILE.jsonl", help="one clip a line: an object of these options")
+    files.add_argument(
+        "--prompts",
+        metavar="FILE.jsonl",
+        help="one clip a line: an object of these options; what is there "
+        "already is not made again, and several processes share the lines (torchrun, accelerate launch)",
+    )
 
 
 def add_lora(parser: argparse.ArgumentParser) -> None:
@@ -111,100 +116,27 @@ def add_request(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """One clip, or one for each line of --prompts."""
     from ..media import check_target
+    from ..processes import together
+    from .lines import run_lines
 
     start = time.perf_counter()
     report = check_target(args.report, ".json") if "report" in args else None
-    lines = read_lines(args) if "prompts" in args else None
-    if lines is None and "out" not in args:
+    if "prompts" not in args and "out" not in args:
         raise ValueError("there is no --out; name the file that the clip shall be written to")
-    if lines is None:
-        check_target(args.out, suffix(args))
-    bundle = load(args)
-    loaded = time.perf_counter() - start
-    if lines is None:
-        made, code = make_clip(bundle, args, loaded), 0
-    else:
-        made = make_clips(bundle, lines) | {"load_seconds": round(loaded, 3)}
-        code = 1 if made["failed"] else 0
-    if report is not None:
-        write_report(report, made)
-    return code
+    with together() as processes:
+        if "prompts" in args:
+            made = run_lines(args, processes)
+        else:
+            check_target(args.out, suffix(args))
+            made = make_clip(load(args), args, time.perf_counter() - start)
+        if report is not None and processes.first:
+            write_report(report, made)
+    return 1 if made.get("failed") else 0
 
 
 def suffix(args: argparse.Namespace) -> str:
     """Of the file that is made."""
     return ".mp4" if getattr(args, "picture", True) else ".wav"
-
-
-def read_lines(args: argparse.Namespace) -> dict[int, tuple[str, argparse.Namespace]]:
-    """The lines of --prompts that are not empty, by number, each with the options it starts from."""
-    path = Path(args.prompts)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    if "out" in args and not Path(args.out).is_dir():
-        raise FileNotFoundError(f"with --prompts, --out is a folder that exists; got {args.out}")
-    texts = path.read_text(encoding="utf-8").splitlines()
-    lines = {number: (text, args) for number, text in enumerate(texts, 1) if text.strip()}
-    if not lines:
-        raise ValueError(f'{path} has no lines; give one object a line, such as {{"say": "hello"}}')
-    return lines
-
-
-def make_clips(bundle: Bundle, lines: dict[int, tuple[str, argparse.Namespace]]) -> dict[str, Any]:
-    """A clip for each line; a line that fails is named on stderr and does not stop the others."""
-    made, failed, taken = [], [], set()
-    for number, (text, base) in lines.items():
-        try:
-            args = line_arguments(text, base, number)
-            if Path(args.out).resolve() in taken:
-                raise ValueError(f"an earlier line was already written to {args.out}")
-            made.append({"line": number} | make_clip(bundle, args))
-            taken.add(Path(args.out).resolve())
-        except (ValueError, OSError) as error:
-            print(f"unitalk: line {number}: {error}", file=sys.stderr)
-            failed.append({"line": number, "error": str(error)})
-    print(f"{len(made)} clips made, {len(failed)} lines failed")
-    return {"clips": made, "failed": failed}
-
-
-def line_arguments(text: str, base: argparse.Namespace, number: int) -> argparse.Namespace:
-    """The options of one line over those of the command line; ValueError if it is no object of options."""
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"this is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f'a line is an object such as {{"say": "hello"}}, got {text.strip()[:40]}')
-    parser = LineParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    add_request(parser)
-    parser.add_argument("--out")
-    argv = [
-        f"--{str(key).replace('_', '-')}={as_text(key, one)}"
-        for key, value in values.items()
-        for one in (value if key == "voice" and isinstance(value, list) else [value])
-        if one is not None
-    ]
-    args = copy(base)
-    if "voice" in values:
-        args.__dict__.pop("voice", None)  # or the line's would be added to it
-    folder = Path(args.__dict__.pop("out")) if "out" in args else None
-    args = parser.parse_args(argv, namespace=args)
-    if "out" not in args:
-        if folder is None:
-            raise ValueError("there is no out; name the file, or give --out FOLDER for all lines")
-        args.out = str(folder / f"{number:04d}{suffix(args)}")
-    return args
-
-
-class LineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise ValueError(message)
-
-
-def as_text(key: str, value: Any) -> str:
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise ValueError(f"{key} must be text or a number, got {json.dumps(value)}")
-    return str(value)
 
 
 def make_clip(bundle: Bundle, args: argparse.Namespace, load_seconds: float = 0.0) -> dict[str, Any]:
@@ -311,16 +243,23 @@ def voices_from(texts: list[str], bundle: Bundle) -> dict[str, Any]:
     from ..request import Voice
 
     found, ranged = [], []
-    for text in texts:
-        timed = None if Path(text).is_file() else SPAN.fullmatch(text)
-        waveform = heard_voice(timed[1] if timed else text, bundle)
-        if timed is None:
+    for path, when in map(as_voice, texts):
+        waveform = heard_voice(path, bundle)
+        if when is None:
             found.append(waveform)
         else:
-            ranged.append(Voice(waveform, (float(timed[2]), float(timed[3]) if timed[3] else None)))
+            ranged.append(Voice(waveform, when))
     if len(found) > 1:
         raise ValueError(f"{len(found)} voices would speak at once; say when, such as --voice FILE@0-1.5")
     return {"voice": found[0] if found else None, "voices": tuple(ranged)}
+
+
+def as_voice(text: str) -> tuple[str, Span | None]:
+    """FILE or FILE@START-END -> (file, seconds or None); a file of that very name comes first."""
+    timed = None if Path(text).is_file() else SPAN.fullmatch(text)
+    if timed is None:
+        return text, None
+    return timed[1], (float(timed[2]), float(timed[3]) if timed[3] else None)
 
 
 def heard_voice(path: str, bundle: Bundle) -> Tensor:
