@@ -5,8 +5,8 @@ Every count of frames, latents and samples in the project comes from `ClipFormat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
@@ -135,6 +135,30 @@ class Clip:
         if self.frames is not None:
             return float(len(self.frames) / self.fps)
         return 0.0 if self.waveform is None else self.waveform.shape[-1] / self.sample_rate
+
+
+@dataclass(frozen=True)
+class ClipStream:
+    """A clip whose picture comes in parts, and once: what is as long as a clip need not be held.
+
+    outline: the clip with its frames on the meta device; parts: (some f, h, w, 3), one behind the other.
+    """
+
+    outline: Clip
+    parts: Iterable[Tensor] = ()
+
+    @classmethod
+    def of(cls, clip: Clip) -> ClipStream:
+        """A clip that is there already, in one part."""
+        if clip.frames is None:
+            return cls(clip)
+        return cls(replace(clip, frames=clip.frames.to("meta")), (clip.frames,))
+
+    def whole(self) -> Clip:
+        """The clip, all of it held."""
+        if self.outline.frames is None:
+            return self.outline
+        return replace(self.outline, frames=torch.cat(tuple(self.parts)))
 
 
 def draw_noise(shape: AV[tuple[int, ...]], seed: AV[int]) -> AV[Tensor]:

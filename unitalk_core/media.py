@@ -9,10 +9,13 @@ import logging
 import os
 import uuid
 import wave
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +26,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .av import Clip
+from .av import Clip, ClipStream
 
 log = logging.getLogger("unitalk")
 
@@ -44,6 +47,7 @@ AAC_RATES = (
 )  # ISO 14496-3
 AAC_FRAME = 1024  # samples; an encoder rounds its last frame up to it
 CRF = "16"  # x264 quality: near transparent
+AHEAD = 2  # parts of a picture that may wait for the encoder
 ROUNDED = 1 << 1 | 1 << 13 | 1 << 18  # swscale: bilinear, full chroma, accurate; without them it rounds down
 
 OnMismatch = Literal["error", "pad", "trim"]
@@ -324,19 +328,29 @@ def _temporary(path: Path) -> Path:
 def write_clip(path: str | Path, clip: Clip, metadata: dict[str, str] | None = None, scale: int = 1) -> Path:
     """Write `clip` as mp4 (h264 yuv420p, aac), its picture enlarged `scale` times. A stream may be absent.
 
-    Raises, before anything is written, ValueError for odd sizes, values that are no picture or no sound, an
-    empty or many-channelled sound, or lengths that differ by over one frame; OSError for a place that cannot
-    be written to.
+    Raises ValueError for odd sizes, values that are no picture or no sound, an empty or many-channelled
+    sound, or lengths that differ by over one frame; OSError for a place that cannot be written to. Nothing is
+    left then.
     """
-    path = check_target(path, ".mp4")
-    if clip.frames is None and clip.waveform is None:
+    return write_stream(path, ClipStream.of(clip), metadata, scale)
+
+
+def write_stream(
+    path: str | Path, clip: ClipStream, metadata: dict[str, str] | None = None, scale: int = 1
+) -> Path:
+    """The same for a picture that comes in parts: one is encoded while the next is made.
+
+    All but the values of the picture is checked before the first part is asked for.
+    """
+    path, outline = check_target(path, ".mp4"), clip.outline
+    if outline.frames is None and outline.waveform is None:
         raise ValueError("the clip has neither picture nor sound; nothing to write")
-    if clip.frames is not None:
-        _check_frames(clip.frames, clip.fps, scale)
-    if clip.waveform is not None:
-        _check_waveform(clip.waveform)
-        _check_aac_rate(clip.sample_rate)
-    match_lengths(clip, "error")
+    if outline.frames is not None:
+        _check_frames(outline.frames, outline.fps, scale)
+    if outline.waveform is not None:
+        _check_waveform(outline.waveform)
+        _check_aac_rate(outline.sample_rate)
+    match_lengths(outline, "error")
     with replacing(path) as temporary:
         options = {"movflags": "+faststart+use_metadata_tags"}
         with av.open(str(temporary), "w", format="mp4", options=options) as container:
@@ -345,23 +359,41 @@ def write_clip(path: str | Path, clip: Clip, metadata: dict[str, str] | None = N
     return path
 
 
-def _encode(container: Any, clip: Clip, scale: int) -> None:
+def _encode(container: Any, clip: ClipStream, scale: int) -> None:
     """Add both streams first, because a container's head is written with its first packet."""
-    video = None if clip.frames is None else _video_stream(container, clip, scale)
-    audio = None if clip.waveform is None else _audio_stream(container, clip)
+    outline = clip.outline
+    video = None if outline.frames is None else _video_stream(container, outline, scale)
+    audio = None if outline.waveform is None else _audio_stream(container, outline)
     if video is not None:
-        for index, frame in enumerate(clip.frames):
-            pixels = enlarge(frame[None].detach().cpu().float(), scale)[0].clamp(0, 1).mul(255).round()
-            picture = av.VideoFrame.from_ndarray(pixels.to(torch.uint8).numpy(), format="rgb24")
-            picture.pts, picture.time_base = index, 1 / clip.fps
-            container.mux(video.encode(picture))
-        container.mux(video.encode())
+        _encode_picture(container, video, clip, scale)
     if audio is not None:
-        samples = clip.waveform.detach().cpu().float().clamp(-1, 1).contiguous().numpy()
+        samples = outline.waveform.detach().cpu().float().clamp(-1, 1).contiguous().numpy()
         sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout=audio.layout.name)
-        sound.sample_rate, sound.pts = clip.sample_rate, 0
+        sound.sample_rate, sound.pts = outline.sample_rate, 0
         container.mux(audio.encode(sound))
         container.mux(audio.encode())
+
+
+def _encode_picture(container: Any, video: Any, clip: ClipStream, scale: int) -> None:
+    """Encode in a thread of its own what has come, while the next part is made here."""
+    numbers, waiting = count(), deque()
+
+    def encode(part: Tensor) -> None:
+        _check_values(part)
+        for frame, number in zip(part, numbers, strict=False):
+            pixels = enlarge(frame[None].detach().cpu().float(), scale)[0].clamp(0, 1).mul(255).round()
+            picture = av.VideoFrame.from_ndarray(pixels.to(torch.uint8).numpy(), format="rgb24")
+            picture.pts, picture.time_base = number, 1 / clip.outline.fps
+            container.mux(video.encode(picture))
+
+    with ThreadPoolExecutor(1) as encoder:
+        for part in clip.parts:
+            waiting.append(encoder.submit(encode, part))
+            if len(waiting) > AHEAD:
+                waiting.popleft().result()
+        for one in waiting:
+            one.result()
+    container.mux(video.encode())
 
 
 def _video_stream(container: Any, clip: Clip, scale: int) -> Any:
@@ -388,6 +420,9 @@ def _check_frames(frames: Tensor, fps: Fraction, scale: int) -> None:
         raise ValueError(f"h264 needs an even width and height, got {width} x {height}; use {even}")
     if fps <= 0:
         raise ValueError(f"fps must be above 0, got {fps}")
+
+
+def _check_values(frames: Tensor) -> None:
     low, high = (float(v) for v in frames.aminmax())
     if not (low > -0.5 and high < 1.5):  # false for NaN too
         raise ValueError(f"frames must be in 0..1, found values from {low:g} to {high:g}")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from .av import AV, Clip, ClipFormat, draw_noise
+from .av import AV, Clip, ClipFormat, ClipStream, draw_noise
 from .config import ModelConfig
 from .diffusion.cache import Reuse
 from .diffusion.denoiser import Conditioning, Denoiser
@@ -31,7 +31,7 @@ from .media import fill_frames
 from .models.markup import build_prompt
 from .models.voices import Voices
 from .request import Request, check_request
-from .seam import end_of, fit, joined, seen_frames
+from .seam import end_of, fit, joined_stream, seen_frames
 from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded
 from .weights.lora import apply_lora, read_lora, read_strengths
 
@@ -82,9 +82,20 @@ class Trace:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        """Count the seconds of what is done here, without those of the stages inside it."""
+        start, counted = time.perf_counter(), sum(self.seconds.values())
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        inside = sum(self.seconds.values()) - counted
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start - inside
+
+    def each(self, name: str, parts: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The parts, and the making of each counted."""
+        while True:
+            with self.stage(name):
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
 
 
 def load_bundle(name: str = TINY) -> Bundle:
@@ -114,7 +125,6 @@ def add_lora_file(bundle: Bundle, path: str | Path, strengths: str = "") -> None
     apply_lora(bundle.model, read_lora(path), read_strengths(strengths), path)
 
 
-@torch.no_grad()
 def generate(
     bundle: Bundle, request: Request, on_step: OnStep | None = None, trace: Trace | None = None
 ) -> Clip:
@@ -122,8 +132,25 @@ def generate(
 
     on_step(i, denoised) is called after each step; what it raises ends the run. `trace` is filled in.
     """
+    return generate_stream(bundle, request, on_step, trace).whole()
+
+
+def generate_stream(
+    bundle: Bundle, request: Request, on_step: OnStep | None = None, trace: Trace | None = None
+) -> ClipStream:
+    """The same clip, whose picture is decoded part by part when it is asked for."""
     trace = trace or Trace()
     frames = check_request(bundle.config, request)
+    trace.latents = sample_latents(bundle, request, frames, on_step, trace)
+    clip = decode_stream(bundle, made(trace.latents, request), frames, trace)
+    return with_given(clip, bundle.config.format, request)
+
+
+@torch.no_grad()
+def sample_latents(
+    bundle: Bundle, request: Request, frames: int, on_step: OnStep | None, trace: Trace
+) -> Latents:
+    """The latents of a clip of so many frames."""
     with trace.stage("text"):
         cond, uncond = encode_conditions(bundle, request)
     with trace.stage("sample"):
@@ -147,9 +174,7 @@ def generate(
         )
         sigmas = SCHEDULES[request.sampler](request.steps, shift)
         latents = SAMPLERS[request.sampler](denoiser, noise, sigmas, watched(on_step, request.steps))
-        trace.latents = check_finite(denoiser.keep(latents), "at the end of sampling")
-    clip = decode(bundle, made(trace.latents, request), frames, trace)
-    return with_given(clip, bundle.config.format, request)
+        return check_finite(denoiser.keep(latents), "at the end of sampling")
 
 
 def clip_shape(config: ModelConfig, frames: int, request: Request) -> AV[tuple[int, ...] | None]:
@@ -260,17 +285,19 @@ def made(latents: Latents, request: Request) -> Latents:
     return AV(video, latents.audio if request.keep_audio is None else None)
 
 
-def with_given(clip: Clip, form: ClipFormat, request: Request) -> Clip:
+def with_given(clip: ClipStream, form: ClipFormat, request: Request) -> ClipStream:
     """The clip with what was to be kept, untouched; silence behind a sound shorter than its picture."""
+    outline = clip.outline
     if request.continued is not None:
         seen = seen_frames(form, request.continued, request.overlap)
-        return joined(request.continued, clip, form, seen)
+        return joined_stream(request.continued, clip, form, seen)
     if request.keep_video is not None:
-        return replace(clip, frames=request.keep_video)
+        return ClipStream.of(replace(outline, frames=request.keep_video))
     if request.keep_audio is not None:
-        samples = int(len(clip.frames) * clip.sample_rate / clip.fps)
+        samples = int(len(outline.frames) * outline.sample_rate / outline.fps)
         silence = max(0, samples - len(request.keep_audio))
-        return replace(clip, waveform=pad(request.keep_audio, (0, silence))[None])
+        waveform = pad(request.keep_audio, (0, silence))[None]
+        return replace(clip, outline=replace(outline, waveform=waveform))
     return clip
 
 
@@ -297,17 +324,30 @@ def check_finite(latents: Latents, when: str) -> Latents:
     return latents
 
 
-@torch.no_grad()
 def decode(bundle: Bundle, latents: Latents, frames: int, trace: Trace | None = None) -> Clip:
     """Latents (1, c, f, h, w) and (1, c, n) -> the clip. Sound ends within one frame of the picture."""
+    return decode_stream(bundle, latents, frames, trace).whole()
+
+
+@torch.no_grad()
+def decode_stream(bundle: Bundle, latents: Latents, frames: int, trace: Trace | None = None) -> ClipStream:
+    """The same, whose sound is decoded here and whose picture is when it is asked for."""
     trace = trace or Trace()
-    clip, picture, waveform = bundle.config.format, None, None
-    if latents.video is not None:
-        with trace.stage("video"):
-            pixels = bundle.video_vae.decode(latents.video)
-            picture = pixels[0].permute(1, 2, 3, 0).float().cpu().add(1).div(2).clamp(0, 1)
+    form, waveform, picture, parts = bundle.config.format, None, None, ()
     if latents.audio is not None:
         with trace.stage("audio"):
-            sound = bundle.audio_codec.decode(latents.audio)[:, : clip.samples(frames)]
+            sound = bundle.audio_codec.decode(latents.audio)[:, : form.samples(frames)]
             waveform = sound.float().cpu().clamp(-1, 1)
-    return Clip(picture, waveform, clip.fps, clip.sample_rate)
+    if latents.video is not None:
+        count, rows, columns = latents.video.shape[2:]
+        size = (1 + form.frame_stride * (count - 1), form.pixel_stride * rows, form.pixel_stride * columns)
+        picture = torch.empty(*size, 3, device="meta")
+        parts = trace.each("video", decode_picture(bundle, latents.video))
+    return ClipStream(Clip(picture, waveform, form.fps, form.sample_rate), parts)
+
+
+@torch.no_grad()
+def decode_picture(bundle: Bundle, latent: Tensor) -> Iterator[Tensor]:
+    """(1, c, f, h, w) -> (1, h, w, 3), (4, h, w, 3), ... in 0..1"""
+    for pixels in bundle.video_vae.decode_chunks(latent):
+        yield pixels[0].permute(1, 2, 3, 0).float().cpu().add(1).div(2).clamp(0, 1)

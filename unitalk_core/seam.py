@@ -5,18 +5,21 @@ f frames · h, w rows, columns of pixels · n samples
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .av import Clip, ClipFormat
+from .av import Clip, ClipFormat, ClipStream
 from .media import enlarge, fill_frames, match_lengths
 
 MIN_OVERLAP, MAX_OVERLAP = 0.2, 4.0  # seconds
 SOUND_FADE, PICTURE_FADE = 0.015, 0.4  # seconds, before and behind the seam
 PAUSE, QUIET = 0.13, 0.02  # seconds; share of the loudest sample
+PART = 16  # frames of the old clip that are filled at once
 
 
 def check_old(form: ClipFormat, old: Clip, overlap: float) -> None:
@@ -104,22 +107,37 @@ def check_join(old: Clip, made: Clip, seen: int) -> None:
 
 def joined(old: Clip, made: Clip, form: ClipFormat, seen: int) -> Clip:
     """The old clip and behind it `made`, whose first `seen` frames and their sound are the end of the old."""
+    return joined_stream(old, ClipStream.of(made), form, seen).whole()
+
+
+def joined_stream(old: Clip, made: ClipStream, form: ClipFormat, seen: int) -> ClipStream:
+    """The same for a picture that comes in parts."""
     heard, fade = form.samples(seen), round(SOUND_FADE * form.sample_rate)
     seam = first_sample(old, seen) + heard
     sound = pad(old.waveform, (0, seam - old.waveform.shape[1]))  # or cut
-    new = made.waveform[:, heard - fade :].repeat(len(sound), 1)
+    new = made.outline.waveform[:, heard - fade :].repeat(len(sound), 1)
     new[:, :fade].lerp_(sound[:, -fade:], torch.linspace(1, 0, fade))
     waveform = torch.cat([sound[:, :-fade], new], dim=1)
-    frames = join_pictures(old.frames, made.frames[seen - 1 :], round(PICTURE_FADE * form.fps))
-    return replace(old, frames=frames, waveform=waveform)
+    count, rows, columns, _ = made.outline.frames.shape
+    times = max(1, round(min(old.frames.shape[1] / rows, old.frames.shape[2] / columns)))
+    frames = torch.empty(len(old.frames) + count - seen, rows * times, columns * times, 3, device="meta")
+    new_frames = islice((one for part in made.parts for one in part), seen - 1, None)
+    parts = join_pictures(old.frames, new_frames, times, frames.shape, round(PICTURE_FADE * form.fps))
+    return ClipStream(replace(old, frames=frames, waveform=waveform), parts)
 
 
-def join_pictures(old: Tensor, made: Tensor, fade: int) -> Tensor:
-    """(f, h, w, 3) and (1 + n, h', w', 3) -> f + n frames of the multiple of h' x w' nearest to h x w.
+def join_pictures(
+    old: Tensor, made: Iterable[Tensor], times: int, shape: tuple[int, ...], fade: int
+) -> Iterator[Tensor]:
+    """(f, h, w, 3), and 1 + n of (h', w', 3) -> f + n frames of the multiple `times` of h' x w', in parts.
 
     The first of `made` is the last of `old` through the codec; what that changed fades out in `fade` frames.
     """
-    made = enlarge(made, max(1, round(min(old.shape[1] / made.shape[1], old.shape[2] / made.shape[2]))))
-    kept = fill_frames(old, made.shape[2], made.shape[1])
-    strength = (1 - torch.arange(1, len(made)) / (fade + 1)).clamp(min=0).view(-1, 1, 1, 1)
-    return torch.cat([kept, (made[1:] + strength * (kept[-1] - made[0])).clamp(0, 1)])
+    for part in old.split(PART):
+        kept = fill_frames(part, shape[2], shape[1])
+        yield kept
+    larger = (enlarge(one[None], times) for one in made)
+    change = kept[-1] - next(larger)
+    strengths = 1 - torch.arange(fade + 1) / (fade + 1)
+    for i, one in enumerate(larger, 1):
+        yield (one + strengths[i] * change).clamp(0, 1) if i <= fade else one

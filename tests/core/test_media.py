@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from unitalk_core import media
-from unitalk_core.av import Clip
+from unitalk_core.av import Clip, ClipStream
 
 FPS = Fraction(25)
 
@@ -264,3 +266,48 @@ def test_foreign_and_missing_files_are_one_sentence(tmp_path):
             read(foreign)
         with pytest.raises(FileNotFoundError, match="there is no file"):
             read(tmp_path / "none.mp4")
+
+
+def in_parts(clip: Clip, sizes: tuple[int, ...]) -> ClipStream:
+    return replace(ClipStream.of(clip), parts=iter(clip.frames.split(sizes)))
+
+
+def test_a_picture_in_parts_is_the_same_file_bit_for_bit(tmp_path):
+    clip = make_clip(25)
+    media.write_clip(tmp_path / "a.mp4", clip, {"comment": "x"}, scale=2)
+    media.write_stream(tmp_path / "b.mp4", in_parts(clip, (1, 4, 4, 16)), {"comment": "x"}, scale=2)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_few_parts_wait_for_the_encoder(tmp_path, monkeypatch):
+    held = [0, 0]  # now, at most
+
+    def slowly(frames, times):
+        time.sleep(0.002)
+        held[0] -= len(frames)
+        return frames
+
+    def parts():
+        for part in make_clip(25).frames.split(1):
+            held[0] += 1
+            held[1] = max(held)
+            yield part
+
+    monkeypatch.setattr(media, "enlarge", slowly)
+    stream = replace(ClipStream.of(make_clip(25)), parts=parts())
+    assert len(media.read_video(media.write_stream(tmp_path / "a.mp4", stream)).frames) == 25
+    assert 1 < held[1] <= media.AHEAD + 2
+
+
+@pytest.mark.parametrize("blow", [KeyboardInterrupt, "a number that is none"])
+def test_a_picture_that_does_not_go_on_leaves_nothing(tmp_path, blow):
+    def parts():
+        yield clip.frames[:20]
+        if blow is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        yield clip.frames[20:] + torch.nan
+
+    clip = make_clip(25)
+    with pytest.raises((KeyboardInterrupt, ValueError)):
+        media.write_stream(tmp_path / "a.mp4", replace(ClipStream.of(clip), parts=parts()))
+    assert not list(tmp_path.iterdir())

@@ -8,10 +8,10 @@ from fractions import Fraction
 import pytest
 import torch
 
-from unitalk_core.av import AV
+from unitalk_core.av import AV, Clip
 from unitalk_core.config import TINY
 from unitalk_core.media import fill
-from unitalk_core.pipeline import Request, Trace, check_request, generate, load_bundle
+from unitalk_core.pipeline import Request, Trace, check_request, generate, generate_stream, load_bundle
 from unitalk_core.request import Voice, seconds_for
 
 ASK = Request(say="good morning", seconds=0.36, steps=2)  # 9 frames
@@ -31,8 +31,36 @@ def test_a_clip_has_the_size_that_was_asked_for(tiny_bundle):
     assert clip.frames.min() >= 0 and clip.frames.max() <= 1
     assert clip.waveform.abs().max() <= 1
     assert abs(clip.waveform.shape[1] / clip.sample_rate - 9 / 25) <= 1 / 25
-    assert list(trace.seconds) == ["text", "sample", "video", "audio"]
+    assert list(trace.seconds) == ["text", "sample", "audio", "video"]
     assert trace.latents.video.shape == (1, 48, 3, 4, 6)
+
+
+@pytest.mark.parametrize("given", ["nothing", "a picture", "a sound", "an older clip"])
+def test_a_clip_in_parts_is_the_clip_and_its_picture_is_decoded_when_it_is_asked_for(tiny_bundle, given):
+    class Counted:
+        def decode_chunks(self, latent):
+            for part in tiny_bundle.video_vae.decode_chunks(latent):
+                decoded.append(part.shape[2])
+                yield part
+
+        encode = tiny_bundle.video_vae.encode
+
+    kept = {
+        "nothing": {},
+        "a picture": {"seconds": None, "keep_video": torch.rand(9, 64, 64, 3)},
+        "a sound": {"seconds": None, "keep_audio": torch.rand(5000) - 0.5},
+        "an older clip": {
+            "continued": Clip(torch.rand(13, 64, 64, 3), torch.rand(1, 8192), Fraction(25), 16000)
+        },
+    }
+    request, decoded = replace(ASK, **kept[given]), []
+    whole = generate(tiny_bundle, request)
+    stream = generate_stream(replace(tiny_bundle, video_vae=Counted()), request)
+    assert not decoded and stream.outline.frames.shape == whole.frames.shape
+    parts = [part.clone() for part in stream.parts]
+    assert torch.equal(torch.cat(parts), whole.frames)
+    assert torch.equal(stream.outline.waveform, whole.waveform)
+    assert not decoded if given == "a picture" else decoded[:2] == [1, 4]
 
 
 def test_the_same_seed_makes_the_same_bytes(tiny_bundle):

@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from .guidance import add_guidance, guidance_from
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..av import Clip
+    from ..av import Clip, ClipStream
     from ..models.voices import Span
     from ..pipeline import Bundle, Request, Trace
 
@@ -144,7 +145,7 @@ def make_clip(bundle: Bundle, args: argparse.Namespace, load_seconds: float = 0.
     from tqdm import tqdm
 
     from ..media import check_target
-    from ..pipeline import Trace, check_request, generate
+    from ..pipeline import Trace, check_request, generate_stream
 
     start = time.perf_counter()
     out = check_target(args.out, suffix(args))
@@ -153,9 +154,10 @@ def make_clip(bundle: Bundle, args: argparse.Namespace, load_seconds: float = 0.
     check_subtitles(args, out)
     trace = Trace({"load": load_seconds})
     with tqdm(total=request.steps, desc=out.name, unit="step", delay=0.2) as bar:
-        clip = generate(bundle, request, lambda *_: bar.update(), trace)
+        made = generate_stream(bundle, request, lambda *_: bar.update(), trace)
+    clip = made.outline
     with trace.stage("write"):
-        write(out, clip, request, bundle, provenance_of(args, request))
+        write(out, made, request, bundle, provenance_of(args, request))
         subtitle(out, clip, request, subtitles_of(args))
     total = load_seconds + time.perf_counter() - start
     report = describe(out, clip, request, bundle, trace) | {"total_seconds": round(total, 3)}
@@ -197,15 +199,29 @@ def provenance_of(args: argparse.Namespace, request: Request) -> dict[str, str]:
     return as_text(provenance_tags(models, seeds, [words]))
 
 
-def write(out: Path, clip: Clip, request: Request, bundle: Bundle, provenance: dict[str, str]) -> None:
+def write(out: Path, made: ClipStream, request: Request, bundle: Bundle, provenance: dict[str, str]) -> None:
     """As mp4 with tags, or as wav, which has no room for them, where there is no picture."""
-    from ..media import write_clip, write_wav
+    from tqdm import tqdm
 
+    from ..media import write_stream, write_wav
+
+    clip = made.outline
     if clip.frames is None:
         write_wav(out, clip.waveform, clip.sample_rate)
-    else:
-        told = {"unitalk": json.dumps(asked_for(request))}
-        write_clip(out, clip, told | provenance, scale(request, bundle))
+        return
+    told = {"unitalk": json.dumps(asked_for(request))}
+    with tqdm(total=len(clip.frames), desc=out.name, unit="frame", delay=0.2) as bar:
+        write_stream(out, watched(made, bar.update), told | provenance, scale(request, bundle))
+
+
+def watched(made: ClipStream, on_frames: Callable[[int], Any]) -> ClipStream:
+    """The clip; `on_frames` is told how many frames each part has."""
+
+    def tell(part: Tensor) -> Tensor:
+        on_frames(len(part))
+        return part
+
+    return replace(made, parts=map(tell, made.parts))
 
 
 def scale(request: Request, bundle: Bundle) -> int:

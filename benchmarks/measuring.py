@@ -1,0 +1,28 @@
+"""What the benchmarks share: on what they ran, and a process of its own for what is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+
+def machine() -> str:
+    """The machine and what matters of its software, in one line."""
+    device = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} thread(s)"
+    )
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    return f"{system}, {device}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def in_child(module: str, *options: object) -> dict[str, Any]:
+    """What `python -m module options` prints as JSON in its last line."""
+    command = [sys.executable, "-m", module, *map(str, options)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
