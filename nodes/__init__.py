@@ -35,6 +35,7 @@ def extension() -> Any:
 
 def nodes_for_clips() -> list[type]:
     from . import (
+        assembling,
         conditioning,
         decoding,
         guidance,
@@ -50,6 +51,7 @@ def nodes_for_clips() -> list[type]:
     return [
         loading.UniTalkLoadEmbedded,
         loading.UniTalkLoadModel,
+        assembling.UniTalkAssembleModel,
         loading.UniTalkLoadAudioVAE,
         lora.UniTalkLoraLoader,
         conditioning.UniTalkTextEncode,

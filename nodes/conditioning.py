@@ -57,8 +57,12 @@ class UniTalkTextEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, scene: str, speech: str, sound: str, markup: str) -> io.NodeOutput:
-        prompt = build_prompt(codecs.markup_of(clip) if markup == "auto" else markup, scene, speech, sound)
-        return io.NodeOutput(codecs.encode_text(clip, prompt), prompt)
+        written = codecs.markup_of(clip) if markup == "auto" else markup
+        prompt = build_prompt(written, scene, speech, sound)
+        conditioning = codecs.encode_text(clip, prompt)
+        if sound.strip():  # the model refuses a markup that it does not read
+            conditioning = host.with_values(conditioning, {"markup": written})
+        return io.NodeOutput(conditioning, prompt)
 
 
 class UniTalkNegativeEncode(io.ComfyNode):

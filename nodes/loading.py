@@ -10,11 +10,12 @@ import torch
 
 from ..unitalk_core.data.encoders import FULL_SIZE
 from ..unitalk_core.pipeline import EMBEDDED_VARIABLE, TINY
-from ..unitalk_core.weights.identity import in_words
+from ..unitalk_core.weights.assemble import untrained
+from ..unitalk_core.weights.identity import beside, in_words
 from ..unitalk_core.weights.loading import EMBEDDED, Parts, load_audio_codec, load_embedded, load_model
 from . import codecs, host
 from .host import io
-from .model import make_patcher
+from .model import in_memory, make_patcher
 
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GRIFFIN_LIM = "griffin-lim"
@@ -82,7 +83,7 @@ class UniTalkLoadModel(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The joint model of picture and sound."),
-                io.String.Output("info", display_name="info", tooltip="What the file holds, in one line."),
+                io.String.Output("info", display_name="info", tooltip="What it is, needs, and takes."),
             ],
         )
 
@@ -90,7 +91,9 @@ class UniTalkLoadModel(io.ComfyNode):
     def execute(cls, model_name: str, second_name: str, dtype: str) -> io.NodeOutput:
         names = [name for name in (model_name, second_name) if name != "none"]
         model = file_patcher(tuple(host.path_of("model", name) for name in names), DTYPES[dtype])
-        return io.NodeOutput(model, in_words(host.config_of(model)))
+        told = about(model)
+        host.say(told)
+        return io.NodeOutput(model, told)
 
 
 class UniTalkLoadAudioVAE(io.ComfyNode):
@@ -126,6 +129,16 @@ class UniTalkLoadAudioVAE(io.ComfyNode):
     def execute(cls, vae_name: str, vocoder_name: str) -> io.NodeOutput:
         vocoder = None if vocoder_name == GRIFFIN_LIM else host.path_of("vae", vocoder_name)
         return io.NodeOutput(codecs.sound_vae(load_audio_codec(host.path_of("vae", vae_name), vocoder)))
+
+
+def about(model: Any) -> str:
+    """What a MODEL is, what of it is not trained, what it needs beside it, and whether it fits here."""
+    config = host.config_of(model)
+    silent = [
+        f"the {name} is not trained: its head is zero" for name in untrained(model.model.diffusion_model)
+    ]
+    needs = "needs " + ", ".join(beside(config))
+    return "; ".join([in_words(config), *silent, needs, in_memory(model)])
 
 
 def file_patcher(paths: tuple[Path, ...], dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:

@@ -35,6 +35,7 @@ from torch import Tensor
 from ..unitalk_core.av import AV, same_seconds
 from ..unitalk_core.config import ModelConfig
 from ..unitalk_core.diffusion.denoiser import effective_coupling, token_timesteps
+from ..unitalk_core.models.markup import check_markup
 from ..unitalk_core.models.mmdit import Hooks, JointDiT
 from ..unitalk_core.models.voices import Span, Voices, check_spans
 from ..unitalk_core.weights.loading import CONFIG, as_tensor
@@ -174,6 +175,8 @@ class UniTalk(comfy.model_base.BaseModel):
             out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
         for text in (kwargs.get("cross_attn"), kwargs.get("sound_context")):
             self.unitalk.check_text(text)
+        if kwargs.get("markup") is not None:
+            check_markup(kwargs["markup"], self.unitalk.markup)
         out |= self._voices(kwargs.get("reference"), kwargs.get("voices", ()), shapes)
         if kwargs.get("sound_context") is not None:
             out["sound_context"] = comfy.conds.CONDRegular(kwargs["sound_context"])
@@ -343,6 +346,17 @@ def make_patcher(
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, show_sound)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, patch_tables)
     return patcher
+
+
+def in_memory(patcher: Any) -> str:
+    """How much the weights of a MODEL take, and whether the device has so much free."""
+    size, device = patcher.model_size(), patcher.load_device
+    free = comfy.model_management.get_free_memory(device)
+    beside = (
+        "" if comfy.model_management.is_device_cpu(device) else ", and the host moves them there in parts"
+    )
+    room = "they fit" if size < free else f"they do not fit{beside}"
+    return f"{size / 1e9:.2f} GB of weights; {device} has {free / 1e9:.1f} GB free: {room}"
 
 
 def patch_tables(patcher: Any, device: Any, *_: Any) -> None:

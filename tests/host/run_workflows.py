@@ -29,7 +29,7 @@ from unitalk_core.data.synthetic_folder import write_clips
 from unitalk_core.weights.files import save_tensors
 
 PAGE = ROOT / "docs" / "workflows.md"
-NEEDS_FILES = "full_model_with_a_voice"
+NEEDS_FILES = ("a_new_model", "full_model_with_a_voice", "ovi_talking_clip")
 TRAININGS = ("train_a_character", "train_a_model")  # always shortened
 LAST = ("second_stage", *TRAININGS)  # it reads what takes wrote; they take longest
 LORA_LAYER = "diffusion_model.{}_model.blocks.0.self_attn.q.{}.weight"
@@ -107,8 +107,8 @@ def run_browser(server: Server, names: list[str], out: Path, quick: bool) -> Non
         (out / folder).mkdir(exist_ok=True)
     for name in names:
         (out / "canvas" / f"{name}.json").write_text(json.dumps(shipped(name, quick)[0]), "utf8")
-    runs = [out / "canvas" / f"{name}.json" for name in names if name != NEEDS_FILES]
-    looks = [out / "canvas" / f"{name}.json" for name in names if name == NEEDS_FILES]
+    runs = [out / "canvas" / f"{name}.json" for name in names if name not in NEEDS_FILES]
+    looks = [out / "canvas" / f"{name}.json" for name in names if name in NEEDS_FILES]
     drive("browser.mjs", server.url, out / "browser", *runs, "--look", *looks, seconds=7200)
     for name in names:
         if prompt := known(out / "browser" / f"{name}.json").get("id"):
@@ -176,8 +176,8 @@ STEPS = {
     True: "it sampled 4 steps and trained 2 to 4",
     False: "with the steps that each workflow has, but 2 to 4 of a training",
 }
-FOOT = f"""`{NEEDS_FILES}` names files that the pack does not ship: the frontend opens it,
-and the host refuses it until they are in their folders.
+FOOT = f"""{", ".join(f"`{name}`" for name in NEEDS_FILES)} name files that the pack does not ship:
+the frontend opens them, and the host refuses them until the files are in their folders.
 """
 
 

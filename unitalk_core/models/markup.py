@@ -41,6 +41,16 @@ def build_prompt(markup: str, scene: str = "", speech: str = "", sound: str = ""
     return " ".join(part for part in (parts["scene"], said, heard) if part)
 
 
+def check_markup(written: str, read: str) -> None:
+    """ValueError if a description of sound was written in another way than a model reads it: it would be
+    seen, or spoken."""
+    if SOUND_FORMS[written] != SOUND_FORMS[read]:
+        raise ValueError(
+            f"the sound of the prompt was written as {written}, and this model reads {read}; "
+            f"choose {read} as markup in UniTalk Text Encode"
+        )
+
+
 def check_untagged(name: str, text: str) -> None:
     """ValueError if `text`, which the user knows as `name`, carries tags itself."""
     if tag := TAG.search(text):

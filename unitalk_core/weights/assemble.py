@@ -32,6 +32,10 @@ class Assembled(NamedTuple):
     model: JointDiT
     said: str
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.video_model.head.head.weight.dtype
+
 
 def assemble(
     picture: str | Path, sound: str | Path = "twin", seed: int = 0, dtype: torch.dtype | None = None
@@ -144,11 +148,11 @@ def in_words(model: JointDiT, sound: str | Path, seed: int) -> str:
     )
 
 
-def untrained(model: nn.Module) -> list[str]:
+def untrained(model: JointDiT) -> list[str]:
     """Which streams, "picture" and "sound", have a head of zeros: they predict nothing."""
-    heads = {"picture": f"{VIDEO}head.head.weight", "sound": f"{AUDIO}head.head.weight"}
-    weights = model.state_dict()
-    return [name for name, head in heads.items() if head in weights and not weights[head].float().abs().any()]
+    heads = model.streams.map(lambda stream: stream.head.head.weight)
+    named = {"picture": heads.video, "sound": heads.audio}
+    return [name for name, head in named.items() if head is not None and not head.any()]
 
 
 def save_assembled(

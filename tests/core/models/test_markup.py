@@ -7,6 +7,7 @@ import pytest
 from unitalk_core.models.markup import (
     SOUND_FORMS,
     build_prompt,
+    check_markup,
     weighted_parts,
     without_first_words,
     without_weights,
@@ -25,6 +26,12 @@ from unitalk_core.models.phonemes import prompt_tokens
 )
 def test_each_checkpoint_gets_its_own_markup(markup: str, sound: str) -> None:
     assert build_prompt(markup, " a man ", "hi there", "rain\n") == f"a man <S>hi there<E> {sound}"
+
+
+def test_sound_in_another_markup_than_the_models_is_refused() -> None:
+    check_markup("unitalk", "ovi-720")  # the same form
+    with pytest.raises(ValueError, match="written as ovi-720, and this model reads ovi-960; choose ovi-960"):
+        check_markup("ovi-720", "ovi-960")
 
 
 @pytest.mark.parametrize("markup", SOUND_FORMS)

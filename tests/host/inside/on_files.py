@@ -1,0 +1,135 @@
+"""Wan2.2 and Ovi from their files: loaded, put together, sampled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from full_size import FOLDER, noise, normalised, ovi, save, stream, wan
+from rig import HERE, core, error_of, measure, run, stock, worst
+
+NEGATIVE = ("jitter, bad hands, blur, distortion", "robotic, muffled, echo, distorted")
+SEEDS = {"video_seed": 1, "audio_seed": 2, "denoise": 1.0}
+
+
+def equal(ours: Any, theirs: Any) -> bool:
+    ours, theirs = (one.model.diffusion_model.state_dict() for one in (ours, theirs))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@measure
+def assembled() -> dict[str, Any]:
+    """A new model of Wan's picture stream: said, sampled, saved, loaded again, made a second time."""
+    picture = save("wan.safetensors", {f"model.diffusion_model.{key}": one for key, one in wan().items()})
+    model, info = run("UniTalkAssembleModel", picture, "twin", 0, "default")
+    latent = run("UniTalkEmptyLatent", model, 64, 64, 0.6, 0.0, 1)[0]
+    given = (model, HERE.negative, HERE.negative, latent)
+    made = run("UniTalkJointSampler", *given, **SEEDS, steps=2, sampler="euler", video_cfg=1.0, audio_cfg=1.0)
+    video, audio = normalised(made)
+    drawn = noise(latent)
+    stock("ModelSave", model, "assembled/new")
+    folder = Path(folder_paths.get_output_directory(), "assembled")
+    folder_paths.add_model_folder_path("diffusion_models", str(folder))
+    (file,) = folder.glob("new_*.safetensors")
+    loaded, told = run("UniTalkLoadModel", file.name, "none", "default")
+    make, args = model.cached_patcher_init
+    found = {
+        "info": info,
+        "picture": worst(video, drawn.video),
+        "sound": worst(audio, drawn.audio),
+        "loaded": equal(model, loaded) and loaded.model.unitalk == model.model.unitalk,
+        "told": told,
+        "again": equal(model, make(*args, disable_dynamic=True)),
+        "wrong": error_of(lambda: run("UniTalkAssembleModel", file.name, "twin", 0, "default")),
+    }
+    file.unlink()
+    sound = save("ovi_audio.safetensors", stream(ovi(), "audio_model."))
+    model, found["ovi"] = run("UniTalkAssembleModel", picture, sound, 0, "bf16")
+    found["dtypes"] = sorted({str(one.dtype) for one in model.model.diffusion_model.parameters()})
+    found["length"] = list(
+        run("UniTalkEmptyLatent", model, 64, 64, 5.04, 0.0, 1)[0]["samples"].unbind()[1].shape
+    )
+    return found
+
+
+def ovi_text(markup: str = "ovi-720") -> tuple[Any, Any]:
+    positive, _ = run("UniTalkTextEncode", HERE.clip, "a woman", "hello melody", "rain", markup)
+    return positive, run("UniTalkNegativeEncode", HERE.clip, *NEGATIVE)
+
+
+def ovi_by_the_core(name: str, latent: dict[str, Any], texts: tuple[Any, Any]) -> Any:
+    """Ovi's loop at two steps, with its strengths, from the file alone."""
+    av, denoiser = core("unitalk_core.av"), core("unitalk_core.diffusion.denoiser")
+    network, found = core("unitalk_core.weights.loading").load_model(FOLDER / name)
+    positive, negative = texts
+    against = av.AV(negative[0][0], negative[0][1]["sound_context"])
+    denoise = denoiser.Denoiser(
+        model=network,
+        cond=denoiser.Conditioning(av.AV(positive[0][0], positive[0][0])),
+        uncond=denoiser.Conditioning(against),
+        guidance=core("unitalk_core.diffusion.guidance").cfg(av.AV(4.0, 3.0)),
+        shift=found.shift,
+        integer_timesteps=True,
+    )
+    sigmas = core("unitalk_core.diffusion.schedules").SCHEDULES["unipc"](2, found.shift)
+    return core("unitalk_core.diffusion.samplers").SAMPLERS["unipc"](denoise, noise(latent), sigmas)
+
+
+def ovi_sampled(*names: str, seconds: float, markup: str) -> dict[str, Any]:
+    """From the file to a clip through the nodes, beside the core."""
+    model, info = run("UniTalkLoadModel", *(*names, "none")[:2], "fp32")
+    latent, frames, fps = run("UniTalkEmptyLatent", model, 64, 64, seconds, 0.0, 1)
+    texts = ovi_text(markup)
+    strengths = {"video_cfg": 4.0, "audio_cfg": 3.0}
+    made = run("UniTalkJointSampler", model, *texts, latent, **SEEDS, steps=2, sampler="unipc", **strengths)
+    video, audio = normalised(made)
+    ours = ovi_by_the_core(names[0], latent, texts) if len(names) == 1 else None
+    return {
+        "info": info,
+        "made": made,
+        "frames": [frames, fps],
+        "shapes": [list(video.shape), list(audio.shape)],
+        "difference": [] if ours is None else [worst(video, ours.video), worst(audio, ours.audio)],
+    }
+
+
+@measure
+def ovi_720() -> dict[str, Any]:
+    """Five seconds of 64 x 64, decoded and joined."""
+    found = ovi_sampled(save("Ovi/model.safetensors", ovi()), seconds=5.04, markup="ovi-720")
+    made = found.pop("made")
+    images = run("UniTalkWanVAEDecode", made, HERE.vae, 0, 64)
+    audio = run("UniTalkBigVGANVocode", made, HERE.audio_vae)
+    video = run("UniTalkMuxAV", images, audio, found["frames"][1], "error", "", "none", False)[0]
+    parts = video.get_components()
+    sound = list(parts.audio["waveform"].shape), parts.audio["sample_rate"]
+    return found | {"sound": sound, "pictures": list(parts.images.shape), "rate": float(parts.frame_rate)}
+
+
+@measure
+def ovi_960_10s() -> dict[str, Any]:
+    """Ten seconds, in the markup of the 960 models; in the other one it stops."""
+    name = save("Ovi/model_960x960_10s.safetensors", ovi())
+    model = run("UniTalkLoadModel", name, "none", "fp32")[0]
+    latent = run("UniTalkEmptyLatent", model, 64, 64, 0.6, 0.0, 1)[0]
+    short = {"steps": 1, "sampler": "unipc", "video_cfg": 4.0, "audio_cfg": 3.0}
+    wrong = error_of(lambda: run("UniTalkJointSampler", model, *ovi_text(), latent, **SEEDS, **short))
+    found = ovi_sampled(name, seconds=10.04, markup="ovi-960")
+    del found["made"]
+    return found | {"wrong": wrong}
+
+
+@measure
+def ovi_in_two_files() -> dict[str, Any]:
+    """The picture's file without a prefix, the sound's with its own, as they are shared."""
+    bare = {key.removeprefix("video_model."): one for key, one in stream(ovi(), "video_model.").items()}
+    picture = save("Ovi/Wan_2_2_Ovi_video_model_bf16.safetensors", bare)
+    sound = save("Ovi/Wan_2_2_Ovi_audio_model_bf16.safetensors", stream(ovi(), "audio_model."))
+    found = ovi_sampled(picture, sound, seconds=0.6, markup="ovi-720")
+    whole = ovi_sampled(save("Ovi/model.safetensors", ovi()), seconds=0.6, markup="ovi-720")
+    same = [
+        torch.equal(a, b) for a, b in zip(normalised(found["made"]), normalised(whole["made"]), strict=True)
+    ]
+    return {"same": same, "alone": error_of(lambda: run("UniTalkLoadModel", sound, "none", "default"))}
