@@ -38,6 +38,7 @@ def nodes_for_clips() -> list[type]:
         assembling,
         conditioning,
         decoding,
+        evaluation,
         guidance,
         latent_files,
         latents,
@@ -85,6 +86,8 @@ def nodes_for_clips() -> list[type]:
         decoding.UniTalkWanVAEDecode,
         decoding.UniTalkBigVGANVocode,
         decoding.UniTalkMuxAV,
+        evaluation.UniTalkScore,
+        evaluation.UniTalkPickBest,
     ]
 
 

@@ -22,8 +22,8 @@ GRAPHS = ("text_to_talking_clip", "stock_samplers", "guided_second_take")
 
 # workflow: frames of each clip it makes
 SEVERAL = {
-    "a_clip_goes_on": [109], "a_voice_to_copy": [61], "compare_takes": [61, 61, 61], "drive_by_sound": [61],
-    "dub_a_clip": [61], "picture_to_talking_clip": [61], "two_voices": [61],
+    "a_clip_goes_on": [109], "a_voice_to_copy": [61], "compare_takes": [61, 61, 61, 61],
+    "drive_by_sound": [61], "dub_a_clip": [61], "picture_to_talking_clip": [61], "two_voices": [61],
 }  # fmt: skip
 
 

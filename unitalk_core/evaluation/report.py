@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from ..av import AV, Clip
 from ..data.synthetic import FPS, SAMPLE_RATE, SyntheticClip
 from ..pipeline import Bundle, Request, decode, generate
 from ..workers import Spread, workers
+from . import words
 from .held_out import TAKES, Result, draw_held_out
 from .judges import Row, Rows, face_of, picture_of, scene_of, sync_of, voice_of, words_of
 from .measures import Measure, Threshold, columns, mean, measure
@@ -137,10 +137,7 @@ def check(bundle: Bundle, clips: int, tasks: Sequence[str]) -> None:
             f"the held-out clips have {FPS} fps, {SAMPLE_RATE} Hz and phonemes; this model makes "
             f"{float(form.fps):g} fps, {form.sample_rate} Hz and reads {bundle.config.markup}"
         )
-    if find_spec("pocketsphinx") is None:
-        raise ModuleNotFoundError(
-            "judging words needs pocketsphinx: run pip install pocketsphinx (or the extra [eval])"
-        )
+    words.check_installed()
 
 
 # --- clips -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Does the mouth move with the sound? Mouth opening seen in the frames against the loudness heard.
 
 - `mouth_opening`: how unlike skin the mouth's place is (r = .97 with the truth of synthetic clips);
+- `motion`: how unlike itself the lower half of any picture is, wherever the face has its mouth;
 - `loudness`: level of the sound at each frame;
 - `speech_window`: from the first to the last frame with speech; silence at both ends does not count;
 - `sync`, `lagged`, `best_lag`: the two tracks against each other. None of this is LSE-C or LSE-D.
@@ -13,11 +14,14 @@ from __future__ import annotations
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as parts of the picture
 
 MOUTH: Box = (0.36, 0.66, 0.64, 0.90)  # of a portrait framed as the miniature's
 CHEEKS: Box = (0.30, 0.50, 0.70, 0.62)
+LOWER_HALF: Box = (0.0, 0.5, 1.0, 1.0)
+COARSE, AROUND = (32, 64), 12  # rows and columns, frames to each side, that motion is seen in
 SPEECH_FLOOR = 0.03  # of the loudest moment, -30 dB: speech begins
 MAX_LAG = 15  # frames
 
@@ -34,6 +38,19 @@ def mouth_opening(frames: Tensor) -> Tensor:
     skin = rearrange(crop(frames, CHEEKS), "f h w c -> (f h w) c").median(0).values
     distance = (crop(frames, MOUTH) - skin).norm(dim=-1) / skin.norm().clamp_min(1e-3)
     return reduce(distance, "f h w -> f", "mean")
+
+
+def motion(frames: Tensor) -> Tensor:
+    """(f, h, w, 3) in 0..1 -> (f,) how far the lower half is from what it mostly is in the second around.
+
+    Sizes above 32 x 64 are made smaller first.
+    """
+    lower = rearrange(crop(frames, LOWER_HALF), "f h w c -> f c h w")
+    size = [min(side, most) for side, most in zip(lower.shape[2:], COARSE, strict=True)]
+    small = adaptive_avg_pool2d(lower, size)
+    spans = [small[max(0, i - AROUND) : i + AROUND + 1] for i in range(len(small))]
+    usual = torch.stack([span.median(0).values for span in spans])
+    return reduce((small - usual).norm(dim=1), "f h w -> f", "mean")
 
 
 def loudness(waveform: Tensor, sample_rate: int, fps: float, frames: int) -> Tensor:

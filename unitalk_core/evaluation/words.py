@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -60,6 +61,14 @@ def choices(reference: Sequence[str], pool: Sequence[str], size: int = CHOICES) 
     while len(chosen) < size:
         chosen[draw.choice(pool)] = None
     return sorted(chosen)
+
+
+def check_installed() -> None:
+    """ModuleNotFoundError without the recogniser."""
+    if find_spec("pocketsphinx") is None:
+        raise ModuleNotFoundError(
+            "judging words needs pocketsphinx: run pip install pocketsphinx (or the extra [eval])"
+        )
 
 
 @cache
