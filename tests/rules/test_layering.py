@@ -14,7 +14,7 @@ LAYERS = [
     ["av", "child", "geometry", "peak", "processes", "provenance", "workers"],
     ["config"],
     ["models"],
-    ["diffusion", "weights", "media"],
+    ["diffusion", "parallel", "weights", "media"],
     ["kept", "latent_file", "pitch", "seam", "subtitles"],
     ["excerpt"],
     ["request"],

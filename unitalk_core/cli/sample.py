@@ -3,6 +3,7 @@
 python -m unitalk_core sample --model tiny --say "good morning" --out clip.mp4
 python -m unitalk_core sample --model tiny --prompts lines.jsonl --out folder
 torchrun --nproc-per-node=8 -m unitalk_core sample --prompts lines.jsonl --out folder
+torchrun --nproc-per-node=8 -m unitalk_core sample --say "good morning" --out clip.mp4
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, fields, replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from ..av import Clip, ClipStream
     from ..models.voices import Span
     from ..pipeline import Bundle, Request, Trace
+    from ..processes import Processes
 
 SPAN = re.compile(r"(.+)@(\d+\.?\d*)-(\d+\.?\d*)?")  # FILE@START-END
 INHERITED = {"scene": str, "sound": str, "width": int, "height": int}  # by a clip that is continued
@@ -125,14 +129,25 @@ def run(args: argparse.Namespace) -> int:
     if "prompts" not in args and "out" not in args:
         raise ValueError("there is no --out; name the file that the clip shall be written to")
     with together() as processes:
-        if "prompts" in args:
-            made = run_lines(args, processes)
-        else:
-            check_target(args.out, suffix(args))
-            made = make_clip(load(args), args, time.perf_counter() - start)
+        made = run_lines(args, processes) if "prompts" in args else make_one_clip(args, processes, start)
         if report is not None and processes.first:
             write_report(report, made)
     return 1 if made.get("failed") else 0
+
+
+def make_one_clip(args: argparse.Namespace, processes: Processes, start: float) -> dict[str, Any]:
+    """By all processes together; the first one speaks, and has the report."""
+    from ..media import check_target
+
+    processes.everywhere(lambda: check_target(args.out, suffix(args)))
+    with nullcontext() if processes.first else redirect_stdout(StringIO()):
+        bundle = processes.everywhere(lambda: load(args))
+        if processes.size > 1:
+            from ..parallel import InParallel
+
+            print(f"one clip, its tokens shared by {processes.size} processes")
+            bundle = replace(bundle, model=InParallel(bundle.model, processes.rank, processes.size))
+        return make_clip(bundle, args, time.perf_counter() - start, processes)
 
 
 def suffix(args: argparse.Namespace) -> str:
@@ -140,21 +155,29 @@ def suffix(args: argparse.Namespace) -> str:
     return ".mp4" if getattr(args, "picture", True) else ".wav"
 
 
-def make_clip(bundle: Bundle, args: argparse.Namespace, load_seconds: float = 0.0) -> dict[str, Any]:
-    """Make and write one clip, say so in one line, and return the report on it."""
+def make_clip(
+    bundle: Bundle,
+    args: argparse.Namespace,
+    load_seconds: float = 0.0,
+    processes: Processes | None = None,
+) -> dict[str, Any]:
+    """Make and write one clip, say so in one line, and return the report on it.
+
+    Of several processes that make it together, the first one writes; the others' reports are empty.
+    """
     from tqdm import tqdm
 
-    from ..media import check_target
-    from ..pipeline import Trace, check_request, generate_stream
+    from ..pipeline import Trace, generate_stream
+    from ..processes import Processes
 
-    start = time.perf_counter()
-    out = check_target(args.out, suffix(args))
-    request = request_from(bundle, args)
-    check_request(bundle.config, request)
-    check_subtitles(args, out)
+    start, processes = time.perf_counter(), processes or Processes()
+    out, request = processes.everywhere(lambda: prepared(bundle, args))
     trace = Trace({"load": load_seconds})
-    with tqdm(total=request.steps, desc=out.name, unit="step", delay=0.2) as bar:
+    shown = {"desc": out.name, "unit": "step", "delay": 0.2, "disable": not processes.first}
+    with tqdm(total=request.steps, **shown) as bar:
         made = generate_stream(bundle, request, lambda *_: bar.update(), trace)
+    if not processes.first:
+        return {}
     clip = made.outline
     with trace.stage("write"):
         write(out, made, request, bundle, provenance_of(args, request))
@@ -163,6 +186,18 @@ def make_clip(bundle: Bundle, args: argparse.Namespace, load_seconds: float = 0.
     report = describe(out, clip, request, bundle, trace) | {"total_seconds": round(total, 3)}
     print(summary(report))
     return report
+
+
+def prepared(bundle: Bundle, args: argparse.Namespace) -> tuple[Path, Request]:
+    """Where the clip goes and what it is made from; all that is wrong is said here."""
+    from ..media import check_target
+    from ..pipeline import check_request
+
+    out = check_target(args.out, suffix(args))
+    request = request_from(bundle, args)
+    check_request(bundle.config, request)
+    check_subtitles(args, out)
+    return out, request
 
 
 def subtitles_of(args: argparse.Namespace) -> str:

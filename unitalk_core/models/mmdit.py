@@ -36,6 +36,7 @@ class Hooks:
     attention: Attention = sdpa
     run_block: RunBlock | None = None  # e.g. gradient checkpointing, a host's block patches
     value_blocks: Collection[int] = ()  # blocks where each token attends to itself only (STG)
+    share: Callable[..., tuple] | None = None  # the tokens among processes (parallel.ContextParallel)
 
 
 PLAIN = Hooks()
@@ -86,6 +87,8 @@ class JointDiT(nn.Module):
         streams = self._streams_for(latent)
         state = streams.map(Stream.embed, latent, timestep, context, reference or absent, lengths or absent)
         meeting = COUPLINGS[self.config.coupling](couple, self._bands(streams, latent), hooks.attention)
+        if hooks.share is not None:
+            state, meeting, whole = hooks.share(state, meeting)
         for i in range(self.config.streams.present()[0].depth):
             if i in skip_blocks:
                 continue
@@ -97,6 +100,8 @@ class JointDiT(nn.Module):
             for block in blocks.present():
                 run = partial(block, run)
             state = run(state)
+        if hooks.share is not None:
+            state = whole(state)
         return streams.map(Stream.unembed, state, latent)
 
     def _streams_for(self, latent: AV[Tensor | None]) -> AV[Stream | None]:
