@@ -23,6 +23,7 @@ from .av import AV, Clip, ClipFormat, ClipStream, draw_noise
 from .config import ModelConfig
 from .diffusion.cache import Reuse
 from .diffusion.denoiser import Conditioning, Denoiser
+from .diffusion.passes import at_once
 from .diffusion.samplers import SAMPLERS, WHOLE_TIMESTEPS
 from .diffusion.schedules import SCHEDULES, sigma_at
 from .excerpt import MIN_VOICE, SILENT, take_voice, voice_seconds
@@ -75,8 +76,9 @@ class Trace:
         """The model, with its passes counted here."""
 
         def count(*args: Any, **kwargs: Any) -> Latents:
-            self.passes += 1
-            return model(*args, **kwargs)
+            velocity = model(*args, **kwargs)
+            self.passes += len(velocity.present()[0])  # a batch of passes counts as many
+            return velocity
 
         return count
 
@@ -171,6 +173,7 @@ def sample_latents(
             integer_timesteps=request.sampler in WHOLE_TIMESTEPS,
             shift=shift,
             reuse=trace.reuse,
+            together=at_once(request.passes, bundle.config, shape, next(bundle.model.parameters())),
         )
         sigmas = SCHEDULES[request.sampler](request.steps, shift)
         latents = SAMPLERS[request.sampler](denoiser, noise, sigmas, watched(on_step, request.steps))

@@ -12,6 +12,7 @@ from .av import AV, Clip, ClipFormat
 from .config import ModelConfig
 from .diffusion.cache import StepCache
 from .diffusion.guidance import UNGUIDED, Guidance, Term, Without
+from .diffusion.passes import MODES
 from .diffusion.samplers import SAMPLERS
 from .excerpt import MIN_VOICE
 from .models.markup import build_prompt, check_untagged, without_weights
@@ -53,7 +54,8 @@ class Request:
     cfg_range: where the text guides, in fractions of the way from noise to data; `guide`: what else does, and
         how. A voice that is given, and the picture for which a sound is made, guide the sound by themselves
         (`BY_TASK`); a term of `guide` for the same takes their place, one with a scale of 1 turns them off.
-    cache: skips steps that would change little.
+    cache: skips steps that would change little. passes: through the network in a step, batched or one by one
+        ("sequential"), which changes nothing but time and memory; "auto" chooses by the device.
     """
 
     say: str = ""
@@ -73,6 +75,7 @@ class Request:
     cfg_range: tuple[float, float] = (0.0, 1.0)
     guide: Guidance = UNGUIDED
     cache: StepCache | None = None
+    passes: str = "auto"
     shift: float | None = None
     couple: tuple[bool, bool] = (True, True)
     voice: Tensor | None = None
@@ -117,6 +120,8 @@ def check_request(config: ModelConfig, request: Request) -> int:
         raise ValueError(f"steps must be from 1 to {MAX_STEPS}, got {request.steps}")
     if request.sampler not in SAMPLERS:
         raise ValueError(f"the sampler must be one of {', '.join(SAMPLERS)}, got {request.sampler}")
+    if request.passes not in MODES:
+        raise ValueError(f"passes must be one of {', '.join(MODES)}, got {request.passes}")
     for name in ("video_cfg", "audio_cfg"):
         if not 0 <= getattr(request, name) <= 100:
             raise ValueError(f"{name} must be from 0 to 100, got {getattr(request, name):g}")

@@ -115,6 +115,11 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--sampler", help="unipc, dpmpp_2m, dpmpp_3m, euler or heun (unipc)")
     how.add_argument("--video-cfg", type=float, help="how strictly the picture follows the words (2)")
     how.add_argument("--audio-cfg", type=float, help="how strictly the sound does (2)")
+    how.add_argument(
+        "--passes",
+        choices=("auto", "batched", "sequential"),
+        help="of a step through the network, in one batch or one by one; the clip is the same (auto)",
+    )
     add_guidance(parser)
 
 

@@ -51,11 +51,15 @@ class Reuse:
         return f"{self.skipped} of {self.calls} steps taken from the cache"
 
     def velocities(
-        self, x: Latents, sigma: float, passes: Collection[Without], run: Callable[[Without], Latents]
+        self,
+        x: Latents,
+        sigma: float,
+        passes: Collection[Without],
+        run: Callable[[Collection[Without]], dict[Without, Latents]],
     ) -> dict[Without, Latents]:
         """Those of all passes of a step, stored or computed."""
         if not self.skips(x, sigma, passes):
-            self.stored = {one: run(one) for one in passes}
+            self.stored = run(passes)
             self.learn(x, self.stored[FULL])
         return {one: self.stored[one] for one in passes}
 

@@ -5,7 +5,7 @@ b batch · c channels · f latent frames · h, w latent rows, columns · n audio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -17,6 +17,7 @@ from ..av import AV
 from ..models.voices import Voices
 from .cache import Reuse
 from .guidance import FULL, UNGUIDED, Guidance, Latents, Without
+from .passes import Pass, run_all
 from .path import mix, velocity_to_denoised
 from .schedules import sigma_at, timesteps
 
@@ -41,7 +42,7 @@ class Denoiser:
     integer_timesteps: cut the timestep off after the point, as the UniPC and DPM++ of Wan and Ovi do.
     shift: of the schedule, which turns the start and end of guidance into noise levels.
     patch: latents per token (f, h, w). dtype: what the network computes in; None = that of x.
-    reuse: the memory of a step cache; one for each run.
+    reuse: the memory of a step cache; one for each run. together: how many passes may share a batch.
     """
 
     model: Callable[..., Latents]
@@ -56,6 +57,7 @@ class Denoiser:
     patch: tuple[int, int, int] = (1, 2, 2)
     dtype: torch.dtype | None = None
     reuse: Reuse | None = None
+    together: int = 1
 
     def __post_init__(self) -> None:
         if self.denoise_mask is not None and self.clean is None:
@@ -98,30 +100,36 @@ class Denoiser:
         return effective_coupling(self.couple, self.denoise_mask)
 
     def _velocities(self, x: Latents, sigma: Tensor, passes: list[Without]) -> dict[Without, Latents]:
-        run = partial(self._velocity, x, sigma)
-        if self.reuse is None:
-            return {one: run(one) for one in passes}
-        return self.reuse.velocities(x, sigma.item(), passes, run)
+        run = partial(self._run, x, sigma)
+        return run(passes) if self.reuse is None else self.reuse.velocities(x, sigma.item(), passes, run)
 
-    def _velocity(self, x: Latents, sigma: Tensor, without: Without) -> Latents:
+    def _run(self, x: Latents, sigma: Tensor, passes: Collection[Without]) -> dict[Without, Latents]:
+        given = [self._pass(x, sigma, without) for without in passes]
+        found = run_all(self.model, given, self.together)
+        return {
+            without: velocity.map(lambda v, one: v.to(one.dtype), x)
+            for without, velocity in zip(passes, found, strict=True)
+        }
+
+    def _pass(self, x: Latents, sigma: Tensor, without: Without) -> Pass:
         given = self.uncond if without.text else self.cond
         mask = self.denoise_mask
         if without.image:
             x, mask = AV(noised(x.video, mask.video, sigma), x.audio), AV(None, mask.audio)
         cast = x.map(lambda one: one if self.dtype is None else one.to(self.dtype))
         context = cast.map(lambda one, rows: rows.to(one), given.context)
-        reference = None if without.voice else given.reference
-        if reference is not None:
-            reference = cast.map(lambda one, rows: None if rows is None else rows.to(one), reference)
-        velocity = self.model(
-            cast,
-            self._timestep(x, sigma, mask),
-            context,
-            reference,
+        heard = given.reference
+        if heard is not None:
+            heard = cast.map(lambda one, rows: None if rows is None else rows.to(one), heard)
+        return Pass(
+            latent=cast,
+            timestep=self._timestep(x, sigma, mask),
+            context=context,
+            reference=None if without.voice else heard,
             couple=(False, False) if without.coupling else self._coupling,
-            skip_blocks=without.blocks,
+            blocks=without.blocks,
+            heard=heard,
         )
-        return velocity.map(lambda v, one: v.to(one.dtype), x)
 
     def _timestep(self, x: Latents, sigma: Tensor, mask: Latents | None) -> Latents:
         value = timesteps(sigma, self.integer_timesteps).float()
