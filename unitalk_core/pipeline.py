@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,20 +27,24 @@ from .diffusion.passes import at_once
 from .diffusion.samplers import SAMPLERS, WHOLE_TIMESTEPS
 from .diffusion.schedules import SCHEDULES, sigma_at
 from .excerpt import MIN_VOICE, SILENT, take_voice, voice_seconds
+from .folder import find_files
 from .kept import keep, still_frames
 from .media import fill_frames
 from .models.markup import build_prompt
 from .models.voices import Voices
 from .request import Request, check_request
 from .seam import end_of, fit, joined_stream, seen_frames
-from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded
+from .staged import StagedBundle, choose_offload
+from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded, stored_config
 from .weights.lora import apply_lora, read_lora, read_strengths
 
 log = logging.getLogger("unitalk")
 
 Latents = AV[Tensor | None]
+Change = Callable[[nn.Module], None]
 Part = tuple[Tensor, int]  # latents that are given, and where they begin in time
 OnStep = Callable[[int, Latents], None]
+Offloading = Literal["auto", "none", "parts", "blocks"]
 
 TINY = "tiny"
 EMBEDDED_VARIABLE = "UNITALK_EMBEDDED"
@@ -61,6 +65,14 @@ class Bundle:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    def change(self, change: Change) -> None:
+        """Do something to the transformer, for good."""
+        change(self.model)
 
 
 @dataclass
@@ -100,23 +112,62 @@ class Trace:
             yield part
 
 
-def load_bundle(name: str = TINY) -> Bundle:
-    """Everything that makes clips: "tiny", the miniature of the pack, or a folder with files like its own.
+def load_bundle(
+    name: str = TINY,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    offload: Offloading = "auto",
+) -> Bundle | StagedBundle:
+    """Everything that makes clips: "tiny", the miniature of the pack, or a folder with files like its own, or
+    with the published files of a full-size model (`find_files`).
 
+    device: of full size by default the GPU, where there is one. dtype: of all but sound codecs, by default
+    bfloat16 on a GPU and float32 on a CPU. offload: as `StagedBundle`; "auto" keeps what fits on the device.
     The environment variable UNITALK_EMBEDDED names another folder for "tiny". Raises FileNotFoundError for
-    missing files, ValueError for damaged or foreign ones.
+    missing files, ValueError for damaged or foreign ones, or for a device that is not there.
     """
-    folder = os.environ.get(EMBEDDED_VARIABLE, EMBEDDED) if name == TINY else Path(name)
-    if Path(folder).is_file():
+    folder = Path(os.environ.get(EMBEDDED_VARIABLE, EMBEDDED) if name == TINY else name)
+    if folder.is_file():
         holds = ", ".join(describe(folder)["holds"]) or "nothing this project knows"
         raise ValueError(
-            f"{folder} holds {holds}; a clip needs tiny, or a folder with {', '.join(EMBEDDED_FILES)}"
+            f"{folder} holds {holds}; a clip needs tiny, or a folder with all that makes clips, "
+            f"such as {', '.join(EMBEDDED_FILES)}"
         )
-    if not Path(folder).is_dir():
+    if not folder.is_dir():
         raise FileNotFoundError(
-            f"there is no model {folder}; use tiny, or a folder with {', '.join(EMBEDDED_FILES)}"
+            f"there is no model {folder}; use tiny, or a folder with all that makes clips, "
+            f"such as {', '.join(EMBEDDED_FILES)}"
         )
-    return Bundle(*load_embedded(folder), shown=TINY_SHOWN)
+    small = name == TINY or is_miniature(folder)
+    usual = "cuda" if torch.cuda.is_available() and not small else "cpu"
+    place = check_device(device or usual)
+    dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    if not small:
+        files = find_files(folder)
+        chosen = choose_offload(files, place, dtype) if offload == "auto" else offload
+        return StagedBundle(files, place, dtype, chosen)
+    if offload in ("parts", "blocks"):
+        raise ValueError(f"{folder} is a miniature, which is small and stays in memory; leave out offload")
+    parts = load_embedded(folder)
+    for part in (parts.model, parts.video_vae):
+        part.to(dtype)
+    for part in (parts.model, parts.video_vae, parts.audio_codec, parts.text_encoder):
+        part.to(place)
+    return Bundle(*parts, shown=TINY_SHOWN)
+
+
+def is_miniature(folder: Path) -> bool:
+    """Whether a folder holds files as the miniature's: its model carries its text encoder."""
+    model = folder / EMBEDDED_FILES[0]
+    return model.is_file() and "text_encoder" in stored_config(model)
+
+
+def check_device(name: str) -> torch.device:
+    """The device; ValueError if it is not there."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # what torch says where it was built without a device
+        raise ValueError(f"there is no device {name} here ({str(error).splitlines()[0]}); use cpu") from error
 
 
 def add_lora_file(bundle: Bundle, path: str | Path, strengths: str = "") -> None:
@@ -124,7 +175,8 @@ def add_lora_file(bundle: Bundle, path: str | Path, strengths: str = "") -> None
 
     strengths: as `read_strengths` takes them, such as `0.8` or `0.8,sound:0`.
     """
-    apply_lora(bundle.model, read_lora(path), read_strengths(strengths), path)
+    strength = read_strengths(strengths)
+    bundle.change(partial(apply_lora, tensors=read_lora(path), strength=strength, source=path))
 
 
 def generate(
@@ -173,7 +225,8 @@ def sample_latents(
             integer_timesteps=request.sampler in WHOLE_TIMESTEPS,
             shift=shift,
             reuse=trace.reuse,
-            together=at_once(request.passes, bundle.config, shape, next(bundle.model.parameters())),
+            dtype=bundle.dtype,
+            together=at_once(request.passes, bundle.config, shape, bundle.device, bundle.dtype),
         )
         sigmas = SCHEDULES[request.sampler](request.steps, shift)
         latents = SAMPLERS[request.sampler](denoiser, noise, sigmas, watched(on_step, request.steps))
@@ -273,7 +326,8 @@ def kept(noise: Tensor, parts: list[Part]) -> tuple[Tensor | None, Tensor | None
 def encode_picture(bundle: Bundle, request: Request, frames: Tensor) -> Tensor:
     """(f, h, w, 3) in 0..1 -> (1, c, f', h', w'), each frame scaled and cut to fill the clip."""
     filled = fill_frames(frames, request.width, request.height).permute(3, 0, 1, 2).contiguous()
-    return bundle.video_vae.encode((filled[None] * 2 - 1).to(bundle.device))
+    vae = bundle.video_vae
+    return vae.encode((filled[None] * 2 - 1).to(next(vae.parameters()))).float()
 
 
 def encode_sound(bundle: Bundle, waveform: Tensor, latents: int) -> Tensor:
@@ -352,5 +406,6 @@ def decode_stream(bundle: Bundle, latents: Latents, frames: int, trace: Trace | 
 @torch.no_grad()
 def decode_picture(bundle: Bundle, latent: Tensor) -> Iterator[Tensor]:
     """(1, c, f, h, w) -> (1, h, w, 3), (4, h, w, 3), ... in 0..1"""
-    for pixels in bundle.video_vae.decode_chunks(latent):
+    vae = bundle.video_vae
+    for pixels in vae.decode_chunks(latent.to(next(vae.parameters()))):
         yield pixels[0].permute(1, 2, 3, 0).float().cpu().add(1).div(2).clamp(0, 1)

@@ -38,6 +38,8 @@ def test_a_clip_has_the_size_that_was_asked_for(tiny_bundle):
 @pytest.mark.parametrize("given", ["nothing", "a picture", "a sound", "an older clip"])
 def test_a_clip_in_parts_is_the_clip_and_its_picture_is_decoded_when_it_is_asked_for(tiny_bundle, given):
     class Counted:
+        parameters = tiny_bundle.video_vae.parameters
+
         def decode_chunks(self, latent):
             for part in tiny_bundle.video_vae.decode_chunks(latent):
                 decoded.append(part.shape[2])

@@ -30,15 +30,20 @@ if TYPE_CHECKING:
     from ..processes import Processes
 
 SPAN = re.compile(r"(.+)@(\d+\.?\d*)-(\d+\.?\d*)?")  # FILE@START-END
+PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 INHERITED = {"scene": str, "sound": str, "width": int, "height": int}  # by a clip that is continued
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS  # an option that is not given keeps the pipeline's default
     parser.add_argument(
-        "--model", default="tiny", help="tiny, which comes with the pack, or a folder like it (tiny)"
+        "--model",
+        default="tiny",
+        help="tiny, which comes with the pack, or a folder like it, or one with the published files of a "
+        "full-size model, its VAEs, vocoder and text encoder (tiny)",
     )
     add_lora(parser)
+    add_placement(parser)
     add_request(parser)
     files = parser.add_argument_group("files")
     files.add_argument("--out", metavar="FILE.mp4", help="the clip; with --prompts a folder for them")
@@ -62,11 +67,31 @@ def add_lora(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_placement(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_argument_group("memory")
+    where.add_argument("--device", help="cpu, cuda or cuda:1 (cpu for tiny, else cuda where it is there)")
+    where.add_argument("--dtype", choices=PRECISIONS, help="of the weights (bf16 on a GPU, else fp32)")
+    where.add_argument(
+        "--offload",
+        choices=("auto", "none", "parts", "blocks"),
+        help="what is on the device only while it is needed: each part of a full-size model, or also each "
+        "block of its transformer (auto: as little as fits)",
+    )
+
+
+def placement(args: argparse.Namespace) -> dict[str, Any]:
+    """What was said of the memory, as `load_bundle` takes it."""
+    import torch
+
+    given = {name: getattr(args, name) for name in ("device", "offload") if name in args}
+    return given | ({"dtype": getattr(torch, PRECISIONS[args.dtype])} if "dtype" in args else {})
+
+
 def load(args: argparse.Namespace) -> Bundle:
     """The model with its LoRAs."""
     from ..pipeline import add_lora_file, load_bundle
 
-    bundle = load_bundle(args.model)
+    bundle = load_bundle(args.model, **placement(args))
     for one in args.lora:
         path, _, strengths = one.partition("=")
         try:

@@ -135,19 +135,25 @@ def voices_in_one(voices: Sequence[Tensor | Voices]) -> Tensor | Voices:
 # --- how many ----------------------------------------------------------------------------------------------
 
 
-def at_once(mode: str, config: ModelConfig, shape: AV[tuple[int, ...] | None], weights: Tensor) -> int:
-    """How many passes may share a batch on the device of `weights`. shape: of the latents.
+def at_once(
+    mode: str,
+    config: ModelConfig,
+    shape: AV[tuple[int, ...] | None],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> int:
+    """How many passes may share a batch on a device. shape: of the latents; dtype: of the weights.
 
     "auto": as many as there is room for on a CUDA device (computed, not measured there), one elsewhere: on a
     CPU a batch costs what its passes do.
     """
     if mode != "auto":
         return MOST if mode == "batched" else 1
-    if weights.device.type != "cuda":
+    if device.type != "cuda":
         return 1
-    held = torch.cuda.memory_reserved(weights.device) - torch.cuda.memory_allocated(weights.device)
-    free = torch.cuda.mem_get_info(weights.device)[0] + held
-    return max(1, min(MOST, int(free * ROOM // pass_bytes(config, shape, weights.element_size()))))
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + held
+    return max(1, min(MOST, int(free * ROOM // pass_bytes(config, shape, dtype.itemsize))))
 
 
 def pass_bytes(config: ModelConfig, shape: AV[tuple[int, ...] | None], width: int) -> int:

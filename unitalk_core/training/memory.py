@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ..av import AV
 from ..models.mmdit import Hooks, JointDiT
 from ..models.stream import Block
+from ..offload import with_weights
 
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max  # 448
@@ -121,4 +121,4 @@ def _plainly(_index: int, block: partial, state: AV) -> AV:
 def _with_copies(block: Block, device: torch.device, run: Any, state: AV) -> AV:
     named = chain(block.named_parameters(), block.named_buffers())
     copies = {name: one.to(device, non_blocking=True, copy=True) for name, one in named}
-    return functional_call(block, copies, (run, state))
+    return with_weights(block, copies, run, state)

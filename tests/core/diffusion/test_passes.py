@@ -115,8 +115,8 @@ def test_a_clip_in_batches_is_the_same_and_counts_the_same_passes(tiny_bundle):
 
 
 def test_the_mode_decides_and_on_a_cpu_nothing_is_batched_unasked():
-    shape, weights = AV((1, 48, 2, 4, 4), (1, 20, 9)), torch.zeros(1)
-    assert [at_once(mode, TINY, shape, weights) for mode in ("auto", "batched", "sequential")] == [1, MOST, 1]
+    where = TINY, AV((1, 48, 2, 4, 4), (1, 20, 9)), torch.device("cpu"), torch.float32
+    assert [at_once(mode, *where) for mode in ("auto", "batched", "sequential")] == [1, MOST, 1]
     with pytest.raises(ValueError, match="passes must be one of auto, batched, sequential, got two"):
         check_request(TINY, Request(say="hello", passes="two"))
 

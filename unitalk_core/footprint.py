@@ -1,0 +1,111 @@
+"""How much memory a step and the decoding take: each is run on the meta device, at full size, and counted.
+
+No number is computed and no formula kept: what the code makes and lets go is what is counted. Attention is
+taken to need no more than its result, as every fused kernel does; buffers of a library are not seen.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, UntypedStorage, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .av import AV
+from .config import ModelConfig
+from .models.mmdit import Hooks, JointDiT
+from .models.video_vae import VideoVAE, VideoVAEConfig
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made on a device while it is on, as long as they are there."""
+
+    def __init__(self, device: str = "meta") -> None:
+        super().__init__()
+        self.device = device
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        for given in tensors_in((args, kwargs)):
+            self._know(given.untyped_storage(), 0)
+        made = func(*args, **(kwargs or {}))
+        for one in tensors_in(made):
+            storage = one.untyped_storage()
+            self._know(storage, storage.nbytes() if one.device.type == self.device else 0)
+        return made
+
+    def _know(self, storage: UntypedStorage, size: int) -> None:
+        if storage._cdata not in self._known:
+            self._known.add(storage._cdata)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, storage._cdata, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    return [one for one in tree_leaves(tree) if isinstance(one, Tensor)]
+
+
+def weight_bytes(module: nn.Module) -> int:
+    return sum(one.numel() * one.element_size() for one in module.parameters())
+
+
+def transformer_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Of all weights of a transformer."""
+    with torch.device("meta"):
+        return weight_bytes(JointDiT(config).to(dtype))
+
+
+@torch.no_grad()
+def step_bytes(
+    config: ModelConfig,
+    latents: AV[tuple[int, ...] | None],
+    dtype: torch.dtype,
+    device: str | torch.device = "meta",
+) -> int:
+    """At most beside the weights, in one pass through a transformer, of latents of these shapes.
+
+    All blocks are alike, so two of them tell.
+    """
+    streams = config.streams.map(lambda one: replace(one, depth=min(2, one.depth)))
+    with torch.device(device):
+        model = JointDiT(replace(config, streams=streams)).to(dtype)
+        latent = latents.map(lambda shape: torch.zeros(shape, dtype=dtype))
+        batch = len(latent.present()[0])
+        stream = config.streams.present()[0]
+        text = torch.zeros(batch, stream.text_len, stream.text_dim, dtype=dtype)
+        time = torch.full((batch,), 500.0)
+        with LiveBytes(torch.device(device).type) as live:
+            context = latent.map(lambda _: text)
+            model(latent, latent.map(lambda _: time), context, hooks=Hooks(attention=fused))
+    return live.peak
+
+
+@torch.no_grad()
+def decode_bytes(config: VideoVAEConfig, size: tuple[int, int], dtype: torch.dtype, frames: int = 13) -> int:
+    """At most beside the weights and the frames, while a clip of this size is decoded in parts."""
+    columns, rows = (side // config.pixel_stride for side in size)
+    with torch.device("meta"):
+        vae = VideoVAE(config).to(dtype)
+        count = 1 + (frames - 1) // config.frame_stride
+        latent = torch.zeros(1, config.latent_channels, count, rows, columns, dtype=dtype)
+        with LiveBytes() as live:
+            for _ in vae.decode_chunks(latent):
+                pass
+    return live.peak
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: ARG001 - as `Attention`
+    """Attention that makes its result alone."""
+    return torch.empty_like(q)
