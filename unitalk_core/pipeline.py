@@ -31,6 +31,7 @@ from .folder import find_files
 from .kept import keep, still_frames
 from .media import fill_frames
 from .models.markup import build_prompt
+from .models.text import ReadingOnce
 from .models.voices import Voices
 from .request import Request, check_request
 from .seam import end_of, fit, joined_stream, seen_frames
@@ -215,7 +216,7 @@ def sample_latents(
         if request.cache is not None:
             trace.reuse = Reuse(request.cache, partial(sigma_at, shift=shift))
         denoiser = Denoiser(
-            model=trace.counting(bundle.model),
+            model=trace.counting(ReadingOnce(bundle.model)),
             cond=cond,
             uncond=uncond,
             guidance=request.guidance,

@@ -6,6 +6,7 @@ b batch · n tokens · d width · k distinct timesteps
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from torch.nn import functional
 from ..config import StreamConfig
 from .attention import QKV, Attention, Bands, merge_heads, split_heads
 from .rope import rotate
+from .text import Kept, once
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """Shift and scale before a layer, gate after it; each broadcasts over (b, n, d)."""
+    """Shift and scale before a layer, gate after it; each (k, d), for `StreamState.spread`."""
 
     shift: Tensor
     scale: Tensor
@@ -63,14 +65,19 @@ class StreamState:
     hearing: Bands | None  # which tokens hear which of them; None: all hear all
     key_mask: Tensor | None  # (b, 1, 1, n)
     dtype: torch.dtype  # of the linear layers; the residual itself is kept in float32
+    kept: Kept | None = None  # what was made of the text in an earlier step
 
     def spread(self, values: Tensor) -> Tensor:
         """(k, d) per distinct timestep -> what broadcasts over (b, n, d)."""
         return values[:, None] if self.index is None else values[self.index]
 
 
-def layer_norm(x: Tensor, eps: float) -> Tensor:
-    return functional.layer_norm(x.float(), x.shape[-1:], eps=eps)
+def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """(1 + scale) * norm(x) + shift in float32. x: (b, n, d); scale, shift: what `spread` returns."""
+    x, width = x.float(), x.shape[-1:]
+    if scale.numel() == width.numel():  # all tokens share a timestep: one pass over them
+        return functional.layer_norm(x, width, 1 + scale.flatten(), shift.flatten(), eps)
+    return torch.addcmul(shift, functional.layer_norm(x, width, eps=eps), 1 + scale)
 
 
 class SelfAttention(nn.Module):
@@ -108,13 +115,17 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, own: StreamState, other: StreamState | None, attention: Attention) -> Tensor:
         """x: (b, n, d), normalised tokens of `own`; `other`: the stream to fuse with, or None."""
         q = split_heads(self.norm_q(self.q(x)), self.heads)
-        out = self._attend(q, self.norm_k(self.k(own.text)), self.v(own.text), attention)
+        out = self._attend(q, *once(own.kept, self, partial(self._read, own.text)), attention)
         if own.reference is not None:
             k, v = self.norm_k_ref(self.k_ref(own.reference)), self.v_ref(own.reference)
             out = out + self._hear(q, k, v, own.hearing, attention)
         if other is not None:
             out = out + self._fuse(q, own, other, attention)
         return self.o(merge_heads(out))
+
+    def _read(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the text, (b, text_len, d) each."""
+        return self.norm_k(self.k(text)), self.v(text)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         return attention(q, split_heads(k, self.heads), split_heads(v, self.heads), None)
@@ -162,5 +173,4 @@ class Head(nn.Module):
         """(b, n, d) -> (b, n, patch * channels), channel fastest."""
         table = self.modulation.to(state.time.device, torch.float32)
         shift, scale = (state.spread(one) for one in (table + state.time[:, None].float()).unbind(1))
-        x = layer_norm(state.tokens, self.eps) * (1 + scale) + shift
-        return self.head(x.to(state.dtype))
+        return self.head(modulated_norm(state.tokens, scale, shift, self.eps).to(state.dtype))

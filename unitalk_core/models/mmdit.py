@@ -22,6 +22,7 @@ from .attention import QKV, Attention, Bands, bands_within, sdpa
 from .coupling import COUPLINGS, Joint, bypassed
 from .layers import CrossAttention, Modulation, StreamState, Timesteps
 from .stream import Block, Stream
+from .text import Text
 from .voices import Voices
 
 RunBlock = Callable[[int, Callable[[AV], AV], AV], AV]
@@ -63,7 +64,7 @@ class JointDiT(nn.Module):
         self,
         latent: AV[Tensor | None],
         timestep: AV[Tensor | Timesteps | None],
-        context: AV[Tensor | None],
+        context: AV[Tensor | Text | None],
         reference: AV[Tensor | Voices | None] | None = None,
         *,
         lengths: AV[Tensor | None] | None = None,
@@ -75,7 +76,7 @@ class JointDiT(nn.Module):
 
         latent: video (b, c, f, h, w), audio (b, c, n).
         timestep: on the 0..1000 scale, (b,) or one a token (b, n).
-        context: text features (b, len, text_dim).
+        context: text features (b, len, text_dim), or a `Text`, of which the streams keep what they make.
         reference: voice latents, time first (b, len, reference_dim), or several with their times; None is the
         null voice.
         lengths: (b,) latent frames and audio latents that are real; the rest is padding.

@@ -45,9 +45,16 @@ def rotation(angles: Tensor) -> Tensor:
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Turn neighbouring channel pairs. x: (b, heads, n, d), turn: (2, n, d/2) -> (b, heads, n, d)."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = turn
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x)
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # which fuses real numbers only
+        return _rotate_real(pairs, turn).to(x)
+    turned = torch.view_as_complex(pairs) * torch.complex(*turn)
+    return torch.view_as_real(turned).flatten(-2).to(x)
+
+
+def _rotate_real(pairs: Tensor, turn: Tensor) -> Tensor:
+    (even, odd), (cos, sin) = pairs.unbind(-1), turn
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
 
 def sinusoid(timestep: Tensor, width: int) -> Tensor:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from .stored import StoredConfig
 
 TAPS = 12  # of the anti-aliasing filter
+BLOCK = 16  # samples that it filters in one product
+IN_CACHE = 2**16  # numbers of a signal that a CPU keeps at hand with all that is made of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,11 @@ class AMPBlock(nn.Module):
 
 
 class Activation(nn.Module):
-    """SnakeBeta at twice the sample rate, so that the harmonics it makes do not fold back."""
+    """SnakeBeta at twice the sample rate, so that the harmonics it makes do not fold back.
+
+    Both filters are products with a matrix, `BLOCK` samples at a time, which is faster than convolutions of
+    one channel each. On a CPU a few channels are taken through all three steps while they are in its cache.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -159,13 +165,26 @@ class Activation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, n) -> same"""
-        width = x.shape[1]
-        x = F.pad(x, (5, 5), mode="replicate")
-        taps = self.upsample.filter.to(x).expand(width, 1, TAPS)
-        x = 2 * F.conv_transpose1d(x, taps, stride=2, groups=width)[..., 15:-15]
-        x = F.pad(self.act(x), (5, 6), mode="replicate")
-        taps = self.downsample["lowpass"].filter.to(x).expand(width, 1, TAPS)
-        return F.conv1d(x, taps, stride=2, groups=width)
+        up, down = self._matrices(x)
+        channels = max(1, IN_CACHE // x.shape[2]) if x.device.type == "cpu" else x.shape[1]
+        parts = zip(*(one.split(channels, dim=-2) for one in (x, *self.act.rates(x))), strict=True)
+        return torch.cat([_shaped(part, rates, up, down) for part, *rates in parts], dim=1)
+
+    def _matrices(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """What the filters make of each sample of a block and its neighbours: (L + 10, 2L), (2L + 10, L)."""
+        up, down = self.upsample.filter.to(like), self.downsample["lowpass"].filter.to(like)
+        samples, doubled = (torch.eye(size + 10).to(like)[:, None] for size in (BLOCK, 2 * BLOCK))
+        rising = 2 * F.conv_transpose1d(samples, up, stride=2)[..., 15:-15]
+        return rising[:, 0], F.conv1d(doubled, down, stride=2)[:, 0]
+
+
+def _shaped(x: Tensor, rates: list[Tensor], up: Tensor, down: Tensor) -> Tensor:
+    length = x.shape[2]
+    spare = -length % BLOCK  # samples up to a whole block, cut off again
+    x = F.pad(x, (5, 5 + spare), mode="replicate").unfold(2, len(up), BLOCK) @ up
+    x = snake(x.flatten(2)[..., : 2 * length], *rates)
+    x = F.pad(x, (5, 6 + 2 * spare), mode="replicate").unfold(2, len(down), 2 * BLOCK) @ down
+    return x.flatten(2)[..., :length]
 
 
 class SnakeBeta(nn.Module):
@@ -176,9 +195,17 @@ class SnakeBeta(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(width))
         self.beta = nn.Parameter(torch.zeros(width))
 
+    def rates(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(e^alpha, e^-beta), (c, 1) each."""
+        alpha, beta = self.alpha.to(like).exp(), self.beta.to(like).exp()
+        return alpha[:, None], (beta + 1e-9).reciprocal()[:, None]
+
     def forward(self, x: Tensor) -> Tensor:
-        alpha, beta = self.alpha.to(x).exp()[:, None], self.beta.to(x).exp()[:, None]
-        return x + torch.sin(x * alpha).square() / (beta + 1e-9)
+        return snake(x, *self.rates(x))
+
+
+def snake(x: Tensor, frequency: Tensor, height: Tensor) -> Tensor:
+    return torch.addcmul(x, torch.sin(x * frequency).square(), height)
 
 
 class Filter(nn.Module):

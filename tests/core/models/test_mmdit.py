@@ -11,8 +11,10 @@ from unitalk_core.av import AV
 from unitalk_core.config import OVI_720, TINY, UNITALK, WAN
 from unitalk_core.models import attention
 from unitalk_core.models.attention import QKV, joint_attention, sdpa
+from unitalk_core.models.coupling import Joint
 from unitalk_core.models.layers import CrossAttention, Timesteps
-from unitalk_core.models.mmdit import Hooks, JointDiT, initialise
+from unitalk_core.models.mmdit import Hooks, JointDiT, forward_block, initialise
+from unitalk_core.models.stream import Stream
 
 SMALL = replace(
     TINY,
@@ -265,3 +267,14 @@ def test_a_latent_without_its_stream_gets_a_sentence():
     latent, timestep, context, _ = inputs()
     with pytest.raises(ValueError, match="no audio stream"):
         model(latent, timestep, context)
+
+
+def test_a_block_compiles_without_a_graph_break():
+    """Traced and run as plain torch: what matters is that no line of it leaves the graph."""
+    model, (latent, timestep, context, reference) = randomised(), inputs()
+    state = model.streams.map(Stream.embed, latent, timestep, context, reference, AV(None, None))
+    blocks = model.streams.map(lambda stream: stream.blocks[0])
+    compiled = torch.compile(forward_block, fullgraph=True, backend="eager")
+    made = compiled(blocks, Joint(), state)
+    plain = forward_block(blocks, Joint(), state)
+    made.map(lambda one, other: torch.testing.assert_close(one.tokens, other.tokens), plain)

@@ -21,8 +21,11 @@ from unitalk_core.models.video_vae import (
     VideoVAEConfig,
     causal,
     channels_to_space,
+    doubled,
     patchify,
+    pays,
     space_to_channels,
+    two_frames_at_once,
     unpatchify,
 )
 
@@ -419,3 +422,41 @@ def test_unknown_fields_and_impossible_widths_are_refused():
         VideoVAEConfig.from_json(NARROW.to_json() | {"width": 3})
     with pytest.raises(ValueError, match="cannot average"):
         VideoVAE(replace(NARROW, multipliers=(1, 2, 2, 4)))
+
+
+# --- fewer products
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [2, 4])
+def test_two_frames_at_once_are_the_convolution(frames: int):
+    conv = nn.Conv3d(6, 5, 3, padding=(0, 1, 1))
+    x = torch.randn(2, 6, frames + 2, 5, 7)
+    torch.testing.assert_close(two_frames_at_once(conv, x), conv(x), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_doubled_picture_is_convolved_without_being_made():
+    layer = Upsample(6, temporal=False)
+    x = torch.randn(2, 6, 5, 7)
+    torch.testing.assert_close(doubled(layer.resample[1], x), layer.resample(x), rtol=1e-5, atol=1e-6)
+
+
+def test_fewer_products_are_for_wide_layers_of_large_pictures_without_gradients():
+    wide, narrow_one = nn.Conv3d(128, 1, 3), nn.Conv3d(4, 1, 3)
+    x = torch.zeros(1, 128, 4, 32, 32)
+    assert not pays(wide, x)
+    with torch.no_grad():
+        assert pays(wide, x)
+        assert not pays(wide, x.bfloat16())
+        assert not pays(wide, x[..., :8])
+        assert not pays(narrow_one, x[:, :4])
+
+
+@torch.no_grad()
+def test_a_wide_decoder_makes_the_same_pictures_with_fewer_products(monkeypatch: pytest.MonkeyPatch):
+    model = narrow(replace(NARROW, decoder_width=128, multipliers=(1, 1, 1, 1))).requires_grad_(False)
+    latent = torch.randn(1, 4, 2, 2, 4)
+    fewer = model.decode_raw(latent)
+    monkeypatch.setattr("unitalk_core.models.video_vae.pays", lambda *_: False)
+    torch.testing.assert_close(fewer, model.decode_raw(latent), rtol=1e-4, atol=1e-5)

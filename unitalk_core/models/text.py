@@ -1,0 +1,60 @@
+"""Text as the streams read it. What they make of it is the same in all steps of a run and need be made once.
+
+b batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..av import AV
+
+Kept = dict[nn.Module, Any]
+"""By the layer that made it."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Features (b, len, text_dim), and what was made of them. True as long as the weights stay the same."""
+
+    features: Tensor
+    kept: Kept = field(default_factory=dict)
+
+
+def once(kept: Kept | None, layer: nn.Module, make: Callable[[], T]) -> T:
+    """What `layer` makes: of an earlier step if there is one, and always anew where nothing is kept."""
+    if kept is None:
+        return make()
+    if layer not in kept:
+        kept[layer] = make()
+    return kept[layer]
+
+
+class ReadingOnce:
+    """A model for one sampling run: it reads each text in the first step that has it."""
+
+    def __init__(self, model: Callable[..., AV[Tensor | None]]) -> None:
+        self.model, self.texts = model, list[Text]()
+
+    def __call__(
+        self, latent: AV, timestep: AV, context: AV[Tensor | None], *args: Any, **options: Any
+    ) -> AV[Tensor | None]:
+        return self.model(latent, timestep, context.map(self._text), *args, **options)
+
+    def _text(self, features: Tensor) -> Text:
+        for text in self.texts:
+            if text.features is features or _same(text.features, features):
+                return text
+        self.texts.append(Text(features))
+        return self.texts[-1]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
