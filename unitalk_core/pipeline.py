@@ -75,6 +75,10 @@ class Bundle:
         """Do something to the transformer, for good."""
         change(self.model)
 
+    def around(self, wrap: Callable[[nn.Module], nn.Module]) -> Bundle:
+        """The same with `wrap(model)` in the transformer's place."""
+        return replace(self, model=wrap(self.model))
+
 
 @dataclass
 class Trace:

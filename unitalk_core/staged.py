@@ -12,7 +12,7 @@ from torch import nn
 from .folder import ModelFiles
 from .footprint import step_bytes, transformer_bytes, weight_bytes
 from .models.audio_codec import AudioCodec
-from .models.mmdit import Hooks, JointDiT
+from .models.mmdit import Hooks
 from .models.text_encoder import UMT5Encoder
 from .models.video_vae import VideoVAE
 from .offload import FileBlocks, load_around_blocks
@@ -29,6 +29,7 @@ Offload = Literal["none", "parts", "blocks"]
 USUAL = (704, 704)  # pixels
 SHARE = 0.9  # of the free memory that is counted on
 Change = Callable[[nn.Module], None]
+Wrap = Callable[[nn.Module], nn.Module]
 
 
 def choose_offload(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> Offload:
@@ -80,6 +81,7 @@ class StagedBundle:
         self.config = files.config
         self._held: dict[str, Any] = {}
         self._changes: list[Change] = []
+        self._wrap: Wrap = lambda model: model
 
     def change(self, change: Change) -> None:
         """Do something to the transformer whenever it is loaded; ValueError now if it does not fit."""
@@ -91,6 +93,12 @@ class StagedBundle:
         change(load_model(self.files.model, device="meta")[0])
         self._changes.append(change)
         self._held.pop("model", None)
+
+    def around(self, wrap: Wrap) -> StagedBundle:
+        """The same, with `wrap(model)` in the transformer's place; it is called as the transformer is."""
+        self._wrap = wrap
+        self._held.pop("model", None)
+        return self
 
     @property
     def model(self) -> Callable[..., Any]:
@@ -118,13 +126,13 @@ class StagedBundle:
             self._held[name] = loaded.to(self.device) if isinstance(loaded, nn.Module) else loaded
         return self._held[name]
 
-    def _load_model(self) -> JointDiT:
+    def _load_model(self) -> nn.Module:
         model = load_model(self.files.model, dtype=self.dtype)[0]
         for change in self._changes:
             change(model)
-        return model
+        return self._wrap(model)
 
     def _load_blocks(self) -> Callable[..., Any]:
         blocks = FileBlocks(self.files.model, self.dtype, self.device)
         model = load_around_blocks(self.config, blocks)
-        return partial(model, hooks=Hooks(run_block=blocks.run))
+        return partial(self._wrap(model), hooks=Hooks(run_block=blocks.run))

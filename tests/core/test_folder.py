@@ -116,6 +116,24 @@ def test_a_part_at_a_time_makes_the_clip_of_all_together_bit_for_bit(ovi, reside
     assert made.frames.shape == (5, 32, 64, 3) and made.fps == Fraction(24) and made.frames.std() > 0
 
 
+@pytest.mark.parametrize("offload", ["parts", "blocks"])
+def test_what_goes_around_the_transformer_is_there_whenever_it_is_loaded(ovi, offload):
+    class Counted(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *args, **kwargs):
+            calls.append(1)
+            return self.model(*args, **kwargs)
+
+    calls: list[int] = []
+    bundle = load_bundle(str(ovi), offload=offload)
+    plain = generate(bundle, ASK)
+    assert torch.equal(generate(bundle.around(Counted), ASK).frames, plain.frames)
+    assert len(calls) == 2 * ASK.steps  # with the words and without
+
+
 def test_what_is_no_longer_needed_is_let_go(ovi):
     held = {}
 

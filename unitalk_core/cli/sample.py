@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, fields, replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,7 +177,7 @@ def make_one_clip(args: argparse.Namespace, processes: Processes, start: float) 
             from ..parallel import InParallel
 
             print(f"one clip, its tokens shared by {processes.size} processes")
-            bundle = replace(bundle, model=InParallel(bundle.model, processes.rank, processes.size))
+            bundle = bundle.around(partial(InParallel, rank=processes.rank, size=processes.size))
         return make_clip(bundle, args, time.perf_counter() - start, processes)
 
 
