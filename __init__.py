@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-WEB_DIRECTORY = "./web"  # the help pages of the nodes: web/docs/<node id>.md
+WEB_DIRECTORY = "./web"  # what browsers load: web/*.js, and the help pages web/docs/<node id>.md
 
 
 async def comfy_entrypoint() -> object:

@@ -22,8 +22,9 @@ def extension() -> Any:
     from comfyui_version import __version__ as version
 
     check_host(version)
-    from . import host
+    from . import hearing, host
 
+    hearing.offer_snippets()
     nodes = [*nodes_for_clips(), *nodes_for_training()]
 
     class UniTalkExtension(host.ComfyExtension):

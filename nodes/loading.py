@@ -152,7 +152,7 @@ def file_patcher(paths: tuple[Path, ...], dtype: torch.dtype | None, disable_dyn
 def embedded_patcher(
     parts: Parts | None = None, folder: Path | None = None, disable_dynamic: bool = False
 ) -> Any:
-    """MODEL of a miniature, from its parts or from its files. Previews have its own VAEs' colours and mels.
+    """MODEL of a miniature, from its parts or from its files. Previews have its own VAEs' colours and sound.
 
     folder: where its files are; None is the one that comes with the pack.
     """
@@ -160,7 +160,7 @@ def embedded_patcher(
     patcher = make_patcher(parts.model, None, disable_dynamic)
     shown = patcher.model.latent_format
     shown.latent_rgb_factors, shown.latent_rgb_factors_bias = codecs.preview_factors(parts.video_vae)
-    shown.sound_map = codecs.preview_sound(parts.audio_codec)
+    shown.sound_map, shown.codec = codecs.preview_sound(parts.audio_codec), parts.audio_codec
     shown.taesd_decoder_name = None  # those of Wan2.2's latents do not fit these
     patcher.cached_patcher_init = (embedded_patcher, (None, folder))
     return patcher

@@ -35,12 +35,14 @@ from torch import Tensor
 from ..unitalk_core.av import AV, same_seconds
 from ..unitalk_core.config import ModelConfig
 from ..unitalk_core.diffusion.denoiser import effective_coupling, token_timesteps
+from ..unitalk_core.models.audio_codec import AudioCodec
 from ..unitalk_core.models.markup import check_markup
 from ..unitalk_core.models.mmdit import Hooks, JointDiT
 from ..unitalk_core.models.voices import Span, Voices, check_spans
 from ..unitalk_core.weights.loading import CONFIG, as_tensor
 from ..unitalk_core.weights.lora import PREFIX, part_of
 from . import host
+from .hearing import show_sound
 from .preview import SoundMap, film_strip, sound_picture
 
 # The host reckons with this x 0.01 MiB for each number of a packed latent and each byte of precision. Counted
@@ -286,12 +288,14 @@ class JointFormat(comfy.latent_formats.Wan22):
     """Wan2.2's latents; in previews the sound that is made beside them is shown below the frames.
 
     heard: the estimate of the sound (b, c, n) while a preview is drawn. sound_map: what makes mels of it.
+    codec: what makes a sound of it that browsers play.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.heard: Tensor | None = None
         self.sound_map: SoundMap | None = None
+        self.codec: AudioCodec | None = None
         self.latent_rgb_factors_reshape = self._with_sound
 
     def _with_sound(self, video: Tensor) -> Tensor:
@@ -451,20 +455,3 @@ def put_back(
     if denoise_mask is None:
         return made
     return torch.where(denoise_mask.to(made) <= 0, latent_image.to(made), made)
-
-
-def show_sound(executor: Any, *given: Any, latent_shapes: Any = (), **options: Any) -> Tensor:
-    """Around the sampling of any sampler: while its callback draws a preview, the sound is at hand too."""
-    noise, latent_image, sampler, sigmas, denoise_mask, callback, *rest = given
-    latent_format = executor.class_obj.model_patcher.model.latent_format
-
-    def told(step: int, x0: Tensor, *others: Any) -> None:
-        latent_format.heard = host.by_rank(comfy.utils.unpack_latents(x0, latent_shapes)).audio
-        try:
-            callback(step, x0, *others)
-        finally:
-            latent_format.heard = None
-
-    heard = callback if callback is None or len(latent_shapes) < 2 else told
-    given = noise, latent_image, sampler, sigmas, denoise_mask, heard, *rest
-    return executor(*given, latent_shapes=latent_shapes, **options)

@@ -96,6 +96,12 @@ def test_the_preview_has_frames_in_a_row_and_the_mel_of_the_sound_below(measured
     assert not found["left behind"]
 
 
+def test_a_snippet_holds_three_seconds_at_most_and_none_is_made_for_nobody(measured):
+    found = measured("sound_snippet")
+    assert (found["left"], found["one file"]) == (0, 1)
+    assert found["long"] == [93 * 512, 16000, 1]
+
+
 @pytest.mark.parametrize("sampler", ["ksampler", "joint"])
 def test_an_interrupt_stops_in_the_next_step_and_leaves_the_model_usable(measured, sampler):
     assert measured("interrupt")[sampler] == ["interrupted", 2]

@@ -14,7 +14,7 @@ import torch
 from benchmarks.prompts import sizes
 from tests.rules.node_table import ROOT
 from unitalk_core.av import Clip
-from unitalk_core.media import read_video
+from unitalk_core.media import read_audio, read_video
 from unitalk_core.provenance import words_hash
 from unitalk_core.weights.files import read_metadata, save_tensors
 
@@ -22,8 +22,8 @@ GRAPHS = ("text_to_talking_clip", "stock_samplers", "guided_second_take")
 
 # workflow: frames of each clip it makes
 SEVERAL = {
-    "a_clip_goes_on": [109], "a_voice_to_copy": [61], "compare_takes": [61, 61, 61, 61],
-    "drive_by_sound": [61], "dub_a_clip": [61], "picture_to_talking_clip": [61], "two_voices": [61],
+    "a_clip_goes_on": [109], "a_voice_to_copy": [61], "compare_takes": [61] * 4, "drive_by_sound": [61],
+    "dub_a_clip": [61], "picture_to_talking_clip": [61], "two_voices": [61],
 }  # fmt: skip
 
 
@@ -127,6 +127,23 @@ def test_a_lora_of_the_users_folder_runs_by_parts(server):
     only_mp4(server, history)
     (report,) = [one["text"][0] for one in history["outputs"].values() if "text" in one]
     assert report == "4 of 4 keys fit; weights: picture 1 at 1, sound 1 at 0"
+
+
+@pytest.mark.parametrize("name", ["text_to_talking_clip", "stock_samplers"])
+def test_a_browser_that_asks_gets_a_snippet_of_the_sound_and_others_make_none(server, name):
+    (server.base / "temp").mkdir(exist_ok=True)
+    for client, on, more in ((f"deaf {name}", False, 0), (f"listening {name}", True, 1)):
+        server.post("/unitalk/hear", {"client_id": client, "on": on})
+        before = set((server.base / "temp").glob("unitalk_sound_*.wav"))
+        made = graph(name, steps=2, seconds=0.6, seed=11, noise_seed=11, audio_seed=12 + on)
+        prompt = server.post("/prompt", {"prompt": made, "client_id": client})["prompt_id"]
+        assert server.wait_for(prompt)["status"]["status_str"] == "success"
+        snippets = set((server.base / "temp").glob("unitalk_sound_*.wav")) - before
+        assert len(snippets) == more
+        for path in snippets:
+            waveform, rate = read_audio(path)
+            assert (rate, waveform.shape[1] / rate) == (16000, pytest.approx(0.6, abs=0.1))
+    server.post("/unitalk/hear", {"client_id": client, "on": False})
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ HOST = {
     "comfy", "comfy_api", "comfy_extras", "comfy_execution", "execution", "folder_paths", "latent_preview",
     "node_helpers", "nodes", "server",
 }  # fmt: skip
-KNOWS_HOST = {"nodes/host.py", "nodes/model.py", "nodes/stepping.py"}
+KNOWS_HOST = {"nodes/hearing.py", "nodes/host.py", "nodes/model.py", "nodes/stepping.py"}
 HEAVY = {
     "accelerate", "espeakng_loader", "jiwer", "matplotlib", "pocketsphinx", "scipy",
     "tensorboard", "torchaudio", "torchvision", "transformers",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+import wave
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
 import comfy.nested_tensor
 import comfy.utils
+import folder_paths
 import numpy as np
 import torch
 from rig import (
@@ -131,6 +135,23 @@ def preview_of_sound() -> dict[str, Any]:
         "without a map": float(np.abs(plain[rows:] - shown["joint"][rows:]).mean()),
         "left behind": form.heard is not None,
     }
+
+
+@measure
+def sound_snippet() -> dict[str, Any]:
+    """Samples and rate of the files of a short and of a long sound; what is left where no browser listens."""
+    hearing, codec = core("nodes.hearing"), HERE.model.model.latent_format.codec
+    before, folder = folder_paths.get_temp_directory(), Path(tempfile.mkdtemp())
+    folder_paths.set_temp_directory(str(folder))
+    try:
+        _, sound = pair(joint())
+        left = list(folder.iterdir())
+        names = [hearing.write_snippet(codec, one, "5") for one in (sound, sound.repeat(2, 1, 20))]
+        with wave.open(str(folder / names[1])) as file:
+            long = [file.getnframes(), file.getframerate(), file.getnchannels()]
+    finally:
+        folder_paths.set_temp_directory(before)
+    return {"left": len(left), "one file": len(set(names)), "long": long}
 
 
 @measure
