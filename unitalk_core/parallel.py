@@ -104,15 +104,15 @@ class Gathering:
         return self.meeting.others(self.whole(state)) if read else AV(None, None)
 
 
-class InParallel(nn.Module):
-    """A JointDiT, and called like it; each pass is run by all processes together."""
+def share_tokens(model: nn.Module, rank: int, size: int) -> None:
+    """Have every pass of this JointDiT run by all processes together, from now on."""
+    share = ContextParallel(rank, size)
 
-    def __init__(self, model: nn.Module, rank: int, size: int) -> None:
-        super().__init__()
-        self.model, self.share = model, ContextParallel(rank, size)
+    def told(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return args, kwargs | {"hooks": replace(kwargs.get("hooks", PLAIN), share=share)}
 
-    def forward(self, *args: Any, hooks: Any = PLAIN, **kwargs: Any) -> AV[Tensor | None]:
-        return self.model(*args, hooks=replace(hooks, share=self.share), **kwargs).map(_agreed)
+    model.register_forward_pre_hook(told, with_kwargs=True)
+    model.register_forward_hook(lambda _, args, velocity: velocity.map(_agreed))  # noqa: ARG005 - torch's
 
 
 def shares(tokens: int, size: int) -> list[slice]:

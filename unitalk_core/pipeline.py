@@ -75,9 +75,9 @@ class Bundle:
         """Do something to the transformer, for good."""
         change(self.model)
 
-    def around(self, wrap: Callable[[nn.Module], nn.Module]) -> Bundle:
-        """The same with `wrap(model)` in the transformer's place."""
-        return replace(self, model=wrap(self.model))
+    def attach(self, change: Change) -> None:
+        """Do something around the transformer, and nothing to its weights."""
+        change(self.model)
 
 
 @dataclass

@@ -29,7 +29,6 @@ Offload = Literal["none", "parts", "blocks"]
 USUAL = (704, 704)  # pixels
 SHARE = 0.9  # of the free memory that is counted on
 Change = Callable[[nn.Module], None]
-Wrap = Callable[[nn.Module], nn.Module]
 
 
 def choose_offload(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> Offload:
@@ -81,7 +80,7 @@ class StagedBundle:
         self.config = files.config
         self._held: dict[str, Any] = {}
         self._changes: list[Change] = []
-        self._wrap: Wrap = lambda model: model
+        self._attached: list[Change] = []
 
     def change(self, change: Change) -> None:
         """Do something to the transformer whenever it is loaded; ValueError now if it does not fit."""
@@ -94,11 +93,10 @@ class StagedBundle:
         self._changes.append(change)
         self._held.pop("model", None)
 
-    def around(self, wrap: Wrap) -> StagedBundle:
-        """The same, with `wrap(model)` in the transformer's place; it is called as the transformer is."""
-        self._wrap = wrap
+    def attach(self, change: Change) -> None:
+        """Do something around the transformer, and nothing to its weights, whenever it is loaded."""
+        self._attached.append(change)
         self._held.pop("model", None)
-        return self
 
     @property
     def model(self) -> Callable[..., Any]:
@@ -130,9 +128,14 @@ class StagedBundle:
         model = load_model(self.files.model, dtype=self.dtype)[0]
         for change in self._changes:
             change(model)
-        return self._wrap(model)
+        return self._with_attached(model)
 
     def _load_blocks(self) -> Callable[..., Any]:
         blocks = FileBlocks(self.files.model, self.dtype, self.device)
         model = load_around_blocks(self.config, blocks)
-        return partial(self._wrap(model), hooks=Hooks(run_block=blocks.run))
+        return partial(self._with_attached(model), hooks=Hooks(run_block=blocks.run))
+
+    def _with_attached(self, model: nn.Module) -> nn.Module:
+        for change in self._attached:
+            change(model)
+        return model

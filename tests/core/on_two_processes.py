@@ -20,7 +20,7 @@ from unitalk_core.cli.sample import make_one_clip, prepared
 from unitalk_core.config import OVI_720, TINY
 from unitalk_core.models.mmdit import PLAIN, JointDiT, initialise
 from unitalk_core.models.voices import Voices
-from unitalk_core.parallel import InParallel
+from unitalk_core.parallel import share_tokens
 from unitalk_core.pipeline import Trace, generate, load_bundle
 from unitalk_core.processes import Processes, together
 
@@ -82,8 +82,9 @@ def cases() -> dict[str, tuple[str, dict, dict]]:
 
 def compare(model: torch.nn.Module, given: dict, processes: Processes) -> float:
     """The largest error of what they make together, as a share of the largest value."""
-    together = InParallel(model, processes.rank, processes.size)
-    return error(together(**given), model(**given))
+    alone = model(**given)
+    share_tokens(model, processes.rank, processes.size)
+    return error(model(**given), alone)
 
 
 def error(found: AV, expected: AV) -> float:
@@ -98,8 +99,10 @@ def refused(processes: Processes) -> str:
     """A stream of fewer tokens than processes."""
     given = inputs()
     given |= {"latent": AV(given["latent"].video, given["latent"].audio[..., :1])}
+    model = network("tiny", SIZE)
+    share_tokens(model, processes.rank, processes.size)
     try:
-        InParallel(network("tiny", SIZE), processes.rank, processes.size)(**given)
+        model(**given)
     except ValueError as told:
         return str(told)
     return ""
@@ -118,10 +121,11 @@ def main(out: Path, command: list[str]) -> None:
             args = build_parser().parse_args(command)
             bundle, traces = load_bundle(), [Trace(), Trace()]
             _, request = prepared(bundle, args)
-            generate(bundle, request, None, traces[0])
-            shared = InParallel(bundle.model, processes.rank, processes.size)
-            generate(replace(bundle, model=shared), request, None, traces[1])
+            alone = generate(bundle, request, None, traces[0])
+            share_tokens(bundle.model, processes.rank, processes.size)
+            both = generate(bundle, request, None, traces[1])
             errors["a clip"] = error(traces[1].latents, traces[0].latents)
+            errors["decoded"] = error(AV(both.frames, both.waveform), AV(alone.frames, alone.waveform))
             make_one_clip(args, processes, time.perf_counter())
         said = refused(processes)
         if processes.first:

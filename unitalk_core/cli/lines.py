@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 RECORDS = ".made"  # folder beside the clips
 WEIGHTS = (".safetensors", ".sft", ".pth", ".pt", ".bin", ".ckpt", ".gguf")
 READ = ("image", "last_image", "keep_video", "keep_audio", "continued")  # options that name a file
-BESIDE = ("model", "lora", "out", "report", "prompts", "run")  # options that say nothing of the clip itself
+FILES = ("model", "lora")  # that are told apart by their content
+BESIDE = ("out", "report", "prompts", "run", "device", "offload", "passes")  # that say nothing of the clip
 ENDS = 1 << 20  # bytes at both ends of a file of weights that stand for all of it
 
 
@@ -153,7 +154,7 @@ def as_line(number: int, args: argparse.Namespace, weights: str, written: dict[P
     """With its key. written: the lines before it by what they write; a clip of theirs counts as their key."""
     if Path(args.out).resolve() in written:
         raise ValueError(f"an earlier line is written to {args.out}")
-    needs, options = set(), {name: one for name, one in vars(args).items() if name not in BESIDE}
+    needs, options = set(), {name: one for name, one in vars(args).items() if name not in BESIDE + FILES}
 
     def content(path: str) -> str:
         before = written.get(Path(path).resolve())

@@ -174,10 +174,10 @@ def make_one_clip(args: argparse.Namespace, processes: Processes, start: float) 
     with nullcontext() if processes.first else redirect_stdout(StringIO()):
         bundle = processes.everywhere(lambda: load(args))
         if processes.size > 1:
-            from ..parallel import InParallel
+            from ..parallel import share_tokens
 
             print(f"one clip, its tokens shared by {processes.size} processes")
-            bundle = bundle.around(partial(InParallel, rank=processes.rank, size=processes.size))
+            bundle.attach(partial(share_tokens, rank=processes.rank, size=processes.size))
         return make_clip(bundle, args, time.perf_counter() - start, processes)
 
 

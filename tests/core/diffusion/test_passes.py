@@ -11,7 +11,7 @@ from unitalk_core.av import AV
 from unitalk_core.config import TINY, UNITALK
 from unitalk_core.diffusion.denoiser import Conditioning, Denoiser
 from unitalk_core.diffusion.guidance import Guidance, Term, Without, cfg
-from unitalk_core.diffusion.passes import MOST, at_once, batches, pass_bytes
+from unitalk_core.diffusion.passes import MODES, MOST, at_once, batches, pass_bytes
 from unitalk_core.models.mmdit import JointDiT, initialise
 from unitalk_core.models.voices import Voices
 from unitalk_core.pipeline import Trace, generate
@@ -114,9 +114,11 @@ def test_a_clip_in_batches_is_the_same_and_counts_the_same_passes(tiny_bundle):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
-def test_the_mode_decides_and_on_a_cpu_nothing_is_batched_unasked():
-    where = TINY, AV((1, 48, 2, 4, 4), (1, 20, 9)), torch.device("cpu"), torch.float32
-    assert [at_once(mode, *where) for mode in ("auto", "batched", "sequential")] == [1, MOST, 1]
+def test_the_mode_decides_and_on_a_cpu_only_short_passes_are_batched_unasked():
+    short, long = AV((1, 48, 7, 4, 4), (1, 20, 31)), AV((1, 48, 31, 44, 44), (1, 20, 217))
+    where = torch.device("cpu"), torch.float32
+    found = [[at_once(mode, TINY, shape, *where) for mode in MODES] for shape in (short, long)]
+    assert found == [[MOST, MOST, 1], [1, MOST, 1]]
     with pytest.raises(ValueError, match="passes must be one of auto, batched, sequential, got two"):
         check_request(TINY, Request(say="hello", passes="two"))
 
