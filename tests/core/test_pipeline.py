@@ -10,6 +10,7 @@ import torch
 
 from unitalk_core.av import AV, Clip
 from unitalk_core.config import TINY
+from unitalk_core.diffusion.guidance import Guidance, Term, Without
 from unitalk_core.media import fill
 from unitalk_core.pipeline import Request, Trace, check_request, generate, generate_stream, load_bundle
 from unitalk_core.request import Voice, seconds_for
@@ -290,7 +291,7 @@ def test_what_is_kept_is_encoded_and_does_not_change(tiny_bundle):
 
 
 def test_what_is_kept_whole_does_not_look_at_what_is_made(tiny_bundle):
-    told = []
+    told, unguided = [], Guidance((Term(Without(coupling=True), AV(1.0, 1.0)),))
 
     class Watched(torch.nn.Module):
         def forward(self, *given, couple, **options):
@@ -303,7 +304,7 @@ def test_what_is_kept_whole_does_not_look_at_what_is_made(tiny_bundle):
     )
     watched.model.anchor = torch.nn.Parameter(torch.zeros(1))
     for given in (
-        {"keep_video": torch.zeros(5, 64, 64, 3)},
+        {"keep_video": torch.zeros(5, 64, 64, 3), "guide": unguided},
         {"keep_audio": torch.zeros(3200)},
         {"seconds": 0.2},
     ):
