@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,3 +28,15 @@ def in_child(module: str, *options: object) -> dict[str, Any]:
     command = [sys.executable, "-m", module, *map(str, options)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def seconds(way: Callable[[], Any], device: torch.device) -> float:
+    """On a CPU those of the processor for this process, which others disturb less."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = clock()
+    way()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start

@@ -29,7 +29,9 @@ HOST = {
     "comfy", "comfy_api", "comfy_extras", "comfy_execution", "execution", "folder_paths", "latent_preview",
     "node_helpers", "nodes", "server",
 }  # fmt: skip
-KNOWS_HOST = {"nodes/hearing.py", "nodes/host.py", "nodes/model.py", "nodes/stepping.py"}
+KNOWS_HOST = {
+    "benchmarks/vs_host.py", "nodes/hearing.py", "nodes/host.py", "nodes/model.py", "nodes/stepping.py",
+}  # fmt: skip
 HEAVY = {
     "accelerate", "espeakng_loader", "jiwer", "matplotlib", "pocketsphinx", "scipy",
     "tensorboard", "torchaudio", "torchvision", "transformers",

@@ -47,3 +47,13 @@ def test_a_measure_without_a_threshold_stays_in_the_card(tables: ModuleType) -> 
     marks = "<!-- report -->\n<!-- end of report -->\n"
     assert "| picture | 12.0 | 11.0 – 13.0 |  |  |  |  |" in tables.filled(marks, {"picture": one}, False)
     assert "picture" not in tables.filled(marks, {"picture": one}, True)
+
+
+def test_the_performance_page_shows_its_results(root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("write_performance", root / "docs" / "write_performance.py")
+    performance = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(performance)
+    page = performance.PAGE.read_text("utf8")
+    for name, table in performance.TABLES.items():
+        results = json.loads((performance.RESULTS / f"{name}.json").read_text("utf8"))
+        assert page == performance.filled(page, name, table(results)), "run docs/write_performance.py"

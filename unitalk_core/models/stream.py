@@ -171,7 +171,7 @@ class Stream(nn.Module):
             return self.patch_embedding(latent.transpose(1, 2))
         if self.config.input == "conv" and length is not None:
             return _unpadded(self.patch_embedding, latent, length.tolist())
-        return self.patch_embedding(latent).flatten(2).transpose(1, 2)
+        return self.patch_embedding(latent).flatten(2).transpose(1, 2).contiguous()
 
     def _text(self, features: Tensor) -> Tensor:
         return self.text_embedding(_padded(features, self.config.text_len, "text"))
@@ -229,7 +229,7 @@ def _unpadded(layer: nn.Module, latent: Tensor, lengths: list[int]) -> Tensor:
     """(b, c, n) -> (b, n, d): convolutions see each sample without its padding, whose tokens are zero."""
     rows = [layer(one[None, :, :length]) for one, length in zip(latent, lengths, strict=True)]
     padded = [functional.pad(one, (0, latent.shape[2] - one.shape[2])) for one in rows]
-    return torch.cat(padded).transpose(1, 2)
+    return torch.cat(padded).transpose(1, 2).contiguous()
 
 
 def _reference_layer(config: StreamConfig, ops: Any) -> nn.Module:
