@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from .av import AV
 from .config import ModelConfig
-from .models.mmdit import Hooks, JointDiT
+from .models.layers import Timesteps
+from .models.mmdit import PLAIN, Hooks, JointDiT
 from .models.video_vae import VideoVAE, VideoVAEConfig
 
 
@@ -72,35 +73,53 @@ def step_bytes(
     config: ModelConfig,
     latents: AV[tuple[int, ...] | None],
     dtype: torch.dtype,
+    kept: bool = False,
     device: str | torch.device = "meta",
 ) -> int:
     """At most beside the weights, in one pass through a transformer, of latents of these shapes.
 
-    All blocks are alike, so two of them tell.
+    kept: a part of the picture stays, so that its tokens have another timestep and each its own modulation.
+    All blocks are alike, so two of them tell. A window of the coupling would only make it less.
     """
     streams = config.streams.map(lambda one: replace(one, depth=min(2, one.depth)))
     with torch.device(device):
-        model = JointDiT(replace(config, streams=streams)).to(dtype)
+        model = JointDiT(replace(config, streams=streams, couple_window=None)).to(dtype)
         latent = latents.map(lambda shape: torch.zeros(shape, dtype=dtype))
         batch = len(latent.present()[0])
         stream = config.streams.present()[0]
         text = torch.zeros(batch, stream.text_len, stream.text_dim, dtype=dtype)
-        time = torch.full((batch,), 500.0)
+        times = latent.map(lambda _: torch.full((batch,), 500.0))
+        if kept:
+            times = replace(times, video=two_timesteps(latent.video))
         with LiveBytes(torch.device(device).type) as live:
+            hooks = Hooks(attention=fused) if latent.present()[0].is_meta else PLAIN
             context = latent.map(lambda _: text)
-            model(latent, latent.map(lambda _: time), context, hooks=Hooks(attention=fused))
+            model(latent, times, context, hooks=hooks)
     return live.peak
 
 
+def two_timesteps(latent: Tensor) -> Timesteps:
+    """Of the tokens of a picture whose first frame stays."""
+    batch, _, frames, rows, columns = latent.shape
+    index = latent.new_ones(batch, frames * (rows // 2) * (columns // 2), dtype=torch.long)
+    return Timesteps(latent.new_tensor([0.0, 500.0], dtype=torch.float32), index)
+
+
 @torch.no_grad()
-def decode_bytes(config: VideoVAEConfig, size: tuple[int, int], dtype: torch.dtype, frames: int = 13) -> int:
+def decode_bytes(
+    config: VideoVAEConfig,
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    frames: int = 13,
+    device: str | torch.device = "meta",
+) -> int:
     """At most beside the weights and the frames, while a clip of this size is decoded in parts."""
     columns, rows = (side // config.pixel_stride for side in size)
-    with torch.device("meta"):
+    with torch.device(device):
         vae = VideoVAE(config).to(dtype)
         count = 1 + (frames - 1) // config.frame_stride
         latent = torch.zeros(1, config.latent_channels, count, rows, columns, dtype=dtype)
-        with LiveBytes() as live:
+        with LiveBytes(torch.device(device).type) as live:
             for _ in vae.decode_chunks(latent):
                 pass
     return live.peak

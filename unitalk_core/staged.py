@@ -36,7 +36,7 @@ def choose_offload(files: ModelFiles, device: torch.device, dtype: torch.dtype) 
     form = files.config.format
     model = transformer_bytes(files.config, dtype)
     shape = files.config.streams.map(lambda _, size: size, form.latent_shape(form.max_frames, *USUAL))
-    running = model + step_bytes(files.config, shape, dtype)
+    running = model + step_bytes(files.config, shape, dtype, kept=shape.video is not None)
     free = SHARE * free_bytes(device)
     beside = sum(sizes_beside(files, dtype))
     if running + beside <= free:

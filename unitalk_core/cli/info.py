@@ -49,6 +49,8 @@ def about_weights(path: Path) -> dict[str, Any]:
     }
     for one in [] if MARK in metadata or "LoRA" in holds else identify(path):
         facts |= about_part(one, one.kind.name if len(holds) > 1 else "")
+        if one.kind.part == "model" and one.fault is None:
+            facts["sampling"] = about_sampling(path, one.loaded_bytes)
     return facts | {name: shortened(value) for name, value in metadata.items()}
 
 
@@ -63,19 +65,38 @@ def about_part(one: Identity, name: str) -> dict[str, str]:
     return {f"{name} {key}".strip(): text for key, text in facts.items() if text}
 
 
+def about_sampling(path: Path, loaded: int) -> str:
+    """What a step of the longest clip takes beside the weights, as counted on the meta device."""
+    import torch
+
+    from ..footprint import step_bytes
+    from ..weights.loading import load_model
+
+    config = load_model(path, device="meta")[1]
+    form, side = config.format, 64 if config.markup == "phonemes" else 704
+    shape = config.streams.map(lambda _, size: size, form.latent_shape(form.max_frames, side, side))
+    step = step_bytes(config, shape, torch.bfloat16, kept=shape.video is not None)
+    clip = f"{float(form.max_frames / form.fps):.2f} s at {side} x {side}"
+    return f"{step / 1e9:.2f} GB more for {clip} in bf16; together {rooms_for(loaded + step)}"
+
+
 def fit(size: int) -> str:
-    """Whether so many bytes fit beside what runs now, in memory and on the device."""
+    """Whether so many bytes fit beside what runs now."""
+    return f"{size / 1e9:.2f} GB once loaded; {rooms_for(size)}"
+
+
+def rooms_for(size: int) -> str:
+    """Where so many bytes fit beside what runs now, in memory and on the device."""
     import psutil
     import torch
 
     rooms = {"memory": psutil.virtual_memory().available}
     if torch.cuda.is_available():
         rooms[torch.cuda.get_device_name()] = torch.cuda.mem_get_info()[0]
-    told = [
+    return ", ".join(
         f"{'fits' if size < free else 'does not fit'} into the {free / 1e9:.1f} GB free in {name}"
         for name, free in rooms.items()
-    ]
-    return f"{size / 1e9:.2f} GB once loaded; " + ", ".join(told)
+    )
 
 
 def precisions(path: Path) -> Counter[str]:
