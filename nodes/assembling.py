@@ -39,7 +39,7 @@ class UniTalkAssembleModel(io.ComfyNode):
                     "file with a trained one, such as Ovi's (16 kHz).",
                 ),
                 io.Int.Input(
-                    "seed",
+                    "weights_seed",
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
@@ -60,9 +60,9 @@ class UniTalkAssembleModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model_name: str, sound_stream: str, seed: int, dtype: str) -> io.NodeOutput:
+    def execute(cls, model_name: str, sound_stream: str, weights_seed: int, dtype: str) -> io.NodeOutput:
         sound = sound_stream if sound_stream in NEW else host.path_of("model", sound_stream)
-        given = host.path_of("model", model_name), sound, seed, DTYPES[dtype]
+        given = host.path_of("model", model_name), sound, weights_seed, DTYPES[dtype]
         made = assemble(*given)
         host.say(made.said)
         return io.NodeOutput(assembled_patcher(*given, made=made), made.said)

@@ -20,7 +20,7 @@ from ..unitalk_core.models.audio_codec import AudioCodec
 from ..unitalk_core.models.markup import check_untagged, weighted_parts
 from ..unitalk_core.models.text_encoder import clean_text
 from ..unitalk_core.models.video_vae import VideoVAE
-from . import host
+from . import host, sockets
 from .preview import SoundMap
 
 # bytes of working memory per byte of precision: the host's figures for the Wan2.2 VAE, per pixel of one frame
@@ -135,7 +135,7 @@ class TextTokens:
         return {"unitalk": [text]}
 
 
-def picture_vae(vae: VideoVAE) -> host.CoreVAE:
+def picture_vae(vae: VideoVAE) -> sockets.CoreVAE:
     """The core's video VAE as VAE, for our nodes and for the stock VAEDecode and VAEEncode."""
     step, side = vae.config.frame_stride, vae.config.pixel_stride
     facts = {
@@ -150,7 +150,7 @@ def picture_vae(vae: VideoVAE) -> host.CoreVAE:
         ),
         "memory_used_encode": lambda shape, dtype: ENCODE_MEMORY * shape[3] * shape[4] * dtype.itemsize,
     }
-    return host.CoreVAE(PictureStage(vae), facts)
+    return sockets.CoreVAE(PictureStage(vae), facts)
 
 
 def preview_factors(vae: VideoVAE) -> tuple[list[list[float]], list[float]]:
@@ -175,7 +175,7 @@ def preview_sound(codec: AudioCodec) -> SoundMap:
     return SoundMap.fitted(latent, codec.vae.decode(latent).float())
 
 
-def sound_vae(codec: AudioCodec) -> host.CoreVAE:
+def sound_vae(codec: AudioCodec) -> sockets.CoreVAE:
     """The core's audio codec as VAE, for our nodes and for the stock VAEDecodeAudio and VAEEncodeAudio."""
     facts = {
         "latent_dim": 1,
@@ -190,7 +190,7 @@ def sound_vae(codec: AudioCodec) -> host.CoreVAE:
         "memory_used_decode": lambda shape, dtype: AUDIO_MEMORY * shape[-1] * codec.stride * dtype.itemsize,
         "memory_used_encode": lambda shape, dtype: AUDIO_MEMORY * shape[-1] * dtype.itemsize,
     }
-    return host.CoreVAE(SoundStage(codec), facts)
+    return sockets.CoreVAE(SoundStage(codec), facts)
 
 
 def audio_codec_of(vae: Any) -> AudioCodec:
@@ -223,7 +223,7 @@ def decode_picture(vae: Any, latent: Tensor, tile: int = 0, overlap: int = 0) ->
             f"tile and overlap must be multiples of {side} pixels, and the overlap smaller than the tile; "
             f"got {tile} and {overlap}"
         )
-    return host.decode_in_tiles(vae, latent, tile // side, overlap // side).flatten(0, 1)
+    return sockets.decode_in_tiles(vae, latent, tile // side, overlap // side).flatten(0, 1)
 
 
 def check_picture_vae(vae: Any, latent: Tensor) -> None:
@@ -324,7 +324,7 @@ def decode_clip(vae: Any, audio_vae: Any, latent: dict[str, Any]) -> tuple[Tenso
 
 def text_clip(encoder: nn.Module, markup: str) -> Any:
     """The miniature's text encoder as CLIP, for UniTalkTextEncode and for the stock CLIPTextEncode."""
-    return host.text_clip(TextStage(encoder, markup), TextTokens())
+    return sockets.text_clip(TextStage(encoder, markup), TextTokens())
 
 
 def encode_text(clip: Any, prompt: str) -> Any:

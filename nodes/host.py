@@ -6,21 +6,16 @@ VAE writes it (not normalised), the sound as the audio VAE writes it.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management
-import comfy.model_patcher
 import comfy.nested_tensor
-import comfy.sd
 import comfy.utils
 import folder_paths
 import latent_preview
@@ -32,7 +27,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..unitalk_core.av import AV, Clip
 from ..unitalk_core.config import ModelConfig
@@ -49,8 +44,16 @@ ROUNDING = 0.005  # an fps is typed with two digits behind the point
 
 
 def files(kind: str) -> list[str]:
-    """Names of the files a user has put into the host's folder of that kind."""
-    return folder_paths.get_filename_list(FOLDERS[kind])
+    """Names of the files a user has put into the host's folder of that kind; a model may lie in shards."""
+    names = folder_paths.get_filename_list(FOLDERS[kind])
+    return sorted([*names, *indexes(FOLDERS[kind])]) if kind == "model" else names
+
+
+def indexes(folder: str) -> list[str]:
+    """Tables of contents of files in shards, which the host does not list."""
+    places = [Path(place) for place in folder_paths.get_folder_paths(folder)]
+    found = [(place, path) for place in places for path in place.rglob("*.safetensors.index.json")]
+    return [str(path.relative_to(place)) for place, path in found]
 
 
 def path_of(kind: str, name: str) -> Path:
@@ -406,95 +409,3 @@ def device() -> str:
 def child_environment() -> dict[str, str]:
     """What tells a child process to keep to the CPU when the host does."""
     return {"CUDA_VISIBLE_DEVICES": ""} if device() == "cpu" else {}
-
-
-# --- VAE and CLIP sockets --------------------------------------------------------------------------------
-
-
-@contextmanager
-def _unwarned() -> Iterator[None]:
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-class CoreVAE(comfy.sd.VAE):
-    """A VAE of the core behind the host's own encoding, decoding and tiling. Always loaded whole, in float32.
-
-    The stage checks what it is given: `check_latent` (b, c, ...) and `check_given`, channels last.
-
-    The host recognises its VAEs by their weights; ours come ready made, so `facts` fills in what it would
-    find out: latent_dim, latent_channels, upscale_ratio, memory_used_decode ...
-    """
-
-    def __init__(self, stage: nn.Module, facts: dict[str, Any]) -> None:
-        with _unwarned():
-            super().__init__(sd={})  # recognises nothing, says so, and leaves the defaults
-        self.first_stage_model = stage.eval().requires_grad_(False)
-        self.device = comfy.model_management.vae_device()
-        self.output_device = comfy.model_management.intermediate_device()
-        self.vae_dtype, self.working_dtypes, self.disable_offload = torch.float32, [torch.float32], True
-        comfy.model_management.archive_model_dtypes(stage)
-        offload = comfy.model_management.vae_offload_device()
-        self.patcher = comfy.model_patcher.ModelPatcher(
-            stage, load_device=self.device, offload_device=offload
-        )
-        self.model_size()
-        for name, value in facts.items():
-            setattr(self, name, value)
-
-    def decode(self, samples_in: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.first_stage_model.check_latent(samples_in)
-        return super().decode(samples_in, *args, **kwargs)
-
-    def decode_tiled(self, samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.first_stage_model.check_latent(samples)
-        return super().decode_tiled(samples, *args, **kwargs)
-
-    def encode(self, pixel_samples: Tensor) -> Tensor:
-        self.first_stage_model.check_given(pixel_samples)
-        return super().encode(pixel_samples)
-
-    def encode_tiled(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.first_stage_model.check_given(pixel_samples)
-        return super().encode_tiled(pixel_samples, *args, **kwargs)
-
-
-def decode_in_tiles(vae: Any, latent: Tensor, tile: int, overlap: int) -> Tensor:
-    """`vae.decode` tile after tile, each whole in time, faded into each other. tile, overlap: in latents."""
-    frames, rows, columns = latent.shape[2:]
-    sides = (columns, rows, min(tile, columns), min(tile, rows))
-    report = progress(len(latent) * comfy.utils.get_tiled_scale_steps(*sides, overlap))
-    done = count()
-
-    def decode(part: Tensor) -> Tensor:
-        report(next(done))
-        return vae.decode(part).movedim(-1, 1)
-
-    pixels = comfy.utils.tiled_scale_multidim(
-        latent,
-        decode,
-        tile=(frames, tile, tile),
-        overlap=(0, overlap, overlap),
-        upscale_amount=vae.upscale_ratio,
-        index_formulas=vae.upscale_index_formula,
-        output_device=vae.output_device,
-    )
-    return pixels.movedim(1, -1)
-
-
-def text_clip(stage: nn.Module, tokenizer: Any) -> comfy.sd.CLIP:
-    """A text encoder of the core as CLIP. `stage`: encode_token_weights and the two option methods."""
-    clip = comfy.sd.CLIP(no_init=True)
-    clip.cond_stage_model = stage.eval().requires_grad_(False)
-    clip.tokenizer, clip.tokenizer_options = tokenizer, {}
-    clip.layer_idx, clip.use_clip_schedule, clip.apply_hooks_to_conds = None, False, None
-    clip.patcher = comfy.model_patcher.ModelPatcher(
-        stage,
-        load_device=comfy.model_management.text_encoder_device(),
-        offload_device=comfy.model_management.text_encoder_offload_device(),
-    )
-    clip.patcher.is_clip = True
-    return clip

@@ -329,14 +329,16 @@ def make_patcher(
     network: JointDiT, dtype: torch.dtype | None, disable_dynamic: bool
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL from a network that the core has loaded. dtype: of the weights; None = the host's choice."""
-    tensors, family = network.state_dict(), Family(network.config)
-    device = comfy.model_management.get_torch_device()
-    dtypes = family.supported_inference_dtypes
-    if dtype is None:
-        numbers = {"model_params": comfy.utils.calculate_parameters(tensors), "supported_dtypes": dtypes}
-        weights = comfy.utils.weight_dtype(tensors)
-        dtype = comfy.model_management.unet_dtype(weight_dtype=weights, **numbers)
-    family.set_inference_dtype(dtype, comfy.model_management.unet_manual_cast(dtype, device, dtypes))
+    return patcher_of(network.config, network.state_dict(), dtype, disable_dynamic)
+
+
+def patcher_of(
+    config: ModelConfig, tensors: dict[str, Tensor], dtype: torch.dtype | None, disable_dynamic: bool
+) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL from weights in the core's names; those in fp8 stay so (`quantised.in_fp8`)."""
+    family, device = Family(config), comfy.model_management.get_torch_device()
+    family.quant_config = comfy.utils.detect_layer_quantization(tensors, "")
+    set_precision(family, tensors, dtype, device)
     model = family.get_model(tensors)
     # looked up here and not at import: the host swaps the class on CUDA
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
@@ -350,6 +352,19 @@ def make_patcher(
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, show_sound)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, patch_tables)
     return patcher
+
+
+def set_precision(
+    family: Family, tensors: dict[str, Tensor], dtype: torch.dtype | None, device: torch.device
+) -> None:
+    """What the weights are held in and what is computed in, as the host's own loader decides it."""
+    dtypes, quantised = family.supported_inference_dtypes, family.quant_config is not None
+    if dtype is None:
+        numbers = {"model_params": comfy.utils.calculate_parameters(tensors), "supported_dtypes": dtypes}
+        weights = None if quantised else comfy.utils.weight_dtype(tensors)
+        dtype = comfy.model_management.unet_dtype(weight_dtype=weights, **numbers)
+    held = None if quantised else dtype
+    family.set_inference_dtype(dtype, comfy.model_management.unet_manual_cast(held, device, dtypes))
 
 
 def in_memory(patcher: Any) -> str:

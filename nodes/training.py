@@ -368,7 +368,7 @@ def trained_model(out: Path) -> tuple[Any, Any, Path]:
         parts = load_embedded(out / MODEL)
         clip = codecs.text_clip(parts.text_encoder, parts.config.markup)
         return embedded_patcher(parts, out / MODEL), clip, out / MODEL
-    return file_patcher((out / MODEL_FILE,), None), host.nothing(), out / MODEL_FILE
+    return file_patcher((out / MODEL_FILE,)), host.nothing(), out / MODEL_FILE
 
 
 def learned(path: Path) -> Any:

@@ -57,3 +57,35 @@ def test_ovi_in_two_files_is_the_same_model_and_one_alone_is_named(measured):
     found = measured("ovi_in_two_files")
     assert found["same"] == [True, True]
     assert "holds only the audio stream of an Ovi model; name the other's file too" in found["alone"]
+
+
+IN_FP8 = {
+    "fp8.safetensors": "True",  # no scales: multiplied in full
+    "scaled.safetensors": "False",
+    "fp8_e4m3fn": "True",
+    "fp8_e4m3fn_fast": "False",
+}
+
+
+def test_every_published_form_of_a_file_samples_as_its_weights_in_float32(measured):
+    found = measured("published_forms")
+    near = {"fp16.safetensors", "diffusers.safetensors", "shards/model.safetensors.index.json"}
+    assert all(0 < found[name][0] < 1e-3 for name in near)
+    assert 0 < found["bf16.pth"][0] < 5e-3
+    assert all(0 < found[name][0] < 2e-2 for name in IN_FP8)
+
+
+def test_fp8_stays_fp8_in_memory_and_says_how_it_is_multiplied(measured):
+    found = measured("published_forms")
+    assert {name: found[name][1:] for name in IN_FP8} == {
+        name: ["torch.float8_e4m3fn", full] for name, full in IN_FP8.items()
+    }
+    assert found["again"] == found["saved"] == 0
+    changed, after = found["lora"]
+    assert changed > 1e-3 and after == 0
+
+
+def test_a_model_in_shards_is_listed_by_its_index_and_a_shard_alone_is_named(measured):
+    found = measured("published_forms")
+    assert found["listed"]
+    assert "is one of several shards; name the .safetensors.index.json beside it" in found["a shard"]

@@ -30,7 +30,8 @@ HOST = {
     "node_helpers", "nodes", "server",
 }  # fmt: skip
 KNOWS_HOST = {
-    "benchmarks/vs_host.py", "nodes/hearing.py", "nodes/host.py", "nodes/model.py", "nodes/stepping.py",
+    "benchmarks/vs_host.py", "nodes/hearing.py", "nodes/host.py", "nodes/model.py", "nodes/sockets.py",
+    "nodes/stepping.py",
 }  # fmt: skip
 HEAVY = {
     "accelerate", "espeakng_loader", "jiwer", "matplotlib", "pocketsphinx", "scipy",

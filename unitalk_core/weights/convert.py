@@ -6,7 +6,6 @@ Tensor by tensor: a file may be larger than memory. What is not asked for stays 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,11 +21,10 @@ from .files import DTYPE_NAMES, Entry, WeightsFile, open_weights, read_metadata,
 from .formats import AUDIO, VIDEO, spelling
 from .keymaps import Found, recognise
 from .lora import Lora, is_lora_file
-from .quantised import FLOAT8, QUANT_MARKS, SCALED, check_scales, dequantise, quantise_fp8, scale_of
+from .quantised import FLOAT8, MATRIX, QUANT_MARKS, SCALED, check_scales, dequantise, quantise_fp8, scale_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FP8_SCALED = "fp8_scaled"
-MATRIX = re.compile(r"(^|\.)blocks?\.\d+\..*(?<!_bias)(?<!embedding)\.weight$")
 LARGE = ("model", "text encoder")  # parts whose matrices may become fp8
 
 

@@ -51,6 +51,7 @@ from .lora import is_lora_file
 from .quantised import dequantise, quantise_int8
 
 Source = str | Path
+Unpack = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 EMBEDDED = Path(__file__).parent / "embedded"
 EMBEDDED_FILES = (
     "model.safetensors",
@@ -96,17 +97,21 @@ def as_tensor(**configs: Any) -> Tensor:
 
 
 def read_model(
-    paths: Source | Sequence[Source], dtype: torch.dtype | None = None, device: str = "cpu"
+    paths: Source | Sequence[Source],
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    unpack: Unpack = dequantise,
 ) -> tuple[dict[str, Tensor], ModelConfig]:
     """Weights in our names and the configuration of a transformer, from one file or one for each stream.
 
     dtype: of all floating point weights; None keeps the file's (fp8 becomes float16).
+    unpack: what becomes of quantised weights, such as `quantised.in_fp8`.
     """
     sources = [paths] if isinstance(paths, (str, Path)) else list(paths)
     weights: dict[str, Tensor] = {}
     config: ModelConfig | None = None
     for path in sources:
-        part = _part(path, "model", dtype, device)
+        part = _part(path, "model", dtype, device, unpack)
         if twice := weights.keys() & part.keys():
             raise ValueError(
                 f"{path} holds {min(twice)} and {len(twice)} more that another file holds already"
@@ -269,12 +274,17 @@ def describe(path: Source) -> dict[str, Any]:
     }
 
 
-def _part(path: Source, part: str, dtype: torch.dtype | None, device: str = "cpu") -> dict[str, Tensor]:
+def _part(
+    path: Source, part: str, dtype: torch.dtype | None, device: str = "cpu", unpack: Unpack = dequantise
+) -> dict[str, Tensor]:
     """One part of a file in our names and as plain tensors, floating point ones in `dtype` if given."""
     tensors = empty_tensors(path) if device == "meta" else read_tensors(path)
+    if is_lora_file(tensors):
+        raise ValueError(f"{path} is a LoRA and holds no {part}; load it beside the model that it belongs to")
     found = find_part(tensors, part, path)
     try:
-        weights = dequantise(found.take(tensors), dtype)
+        own = found.take(tensors)
+        weights = unpack(own) if dtype is None else dequantise(own, dtype)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if dtype is None:

@@ -6,6 +6,7 @@ They become floating point in `dequantise`, so everything above sees plain tenso
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 SCALED = "scaled_fp8"  # a tensor of this name says that the fp8 weights of a file have scales
 QUANT_MARKS = (SCALED, "scale_input", "input_scale", "comfy_quant")  # last part of a name; no weights
+MATRIX = re.compile(r"(^|\.)blocks?\.\d+\..*(?<!_bias)(?<!embedding)\.weight$")  # if it has two axes
 INT8_MIN_SIZE = 1024  # elements; smaller tensors stay floating point
 
 
@@ -41,6 +43,56 @@ def dequantise(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) 
         else:
             plain[name] = one
     return plain
+
+
+def in_fp8(tensors: Mapping[str, Tensor], every: bool = False, fast: bool | None = None) -> dict[str, Tensor]:
+    """The matrices of the blocks in fp8, as ComfyUI's layers of mixed precision take them; the rest plain.
+
+    `<layer>.weight` in fp8, `.weight_scale` one number in float32, `.comfy_quant` JSON in bytes.
+    every: those that are not fp8 yet too. fast: products in fp8, on devices that can; None is as the file
+    says, and not where it has no scales.
+    """
+    check_scales(tensors)
+    kept: dict[str, Tensor] = {}
+    rest = dict(tensors)
+    for name in [one for one in tensors if _stays(one, tensors, every)]:
+        layer, scale = name.removesuffix("weight"), scale_of(name, tensors)
+        group = {one: rest.pop(one) for one in (name, scale) if one is not None}
+        if group[name].dtype in FLOAT8:
+            weight = group[name]
+            factor = torch.ones(()) if scale is None else group[scale].float().reshape(())
+        else:
+            weight, factor = quantise_fp8(dequantise(group)[name])
+        quick = _says_fast(layer, scale, tensors) if fast is None else fast
+        kept[name], kept[f"{layer}weight_scale"] = weight, factor
+        kept[f"{layer}comfy_quant"] = _quant_note(weight.dtype, quick)
+    return dequantise(rest) | kept
+
+
+def _stays(name: str, tensors: Mapping[str, Tensor], every: bool) -> bool:
+    one = tensors[name]
+    if one.ndim != 2 or not MATRIX.search(name):
+        return False
+    scale = scale_of(name, tensors)
+    return (one.dtype in FLOAT8 and (scale is None or tensors[scale].numel() == 1)) or (
+        every and (one.is_floating_point() or scale is not None)
+    )
+
+
+def _says_fast(layer: str, scale: str | None, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file wants a layer multiplied in fp8. Two numbers in the mark of scaled files say no."""
+    if f"{layer}comfy_quant" in tensors:
+        stated = json.loads(bytes(tensors[f"{layer}comfy_quant"].flatten().tolist()))
+        return not stated.get("full_precision_matrix_mult", False)
+    mark = next((one for name, one in tensors.items() if name.rpartition(".")[2] == SCALED), None)
+    return scale is not None and mark is not None and mark.numel() != 2
+
+
+def _quant_note(dtype: torch.dtype, fast: bool) -> Tensor:
+    note: dict[str, Any] = {"format": str(dtype).removeprefix("torch.")}
+    if not fast:
+        note["full_precision_matrix_mult"] = True
+    return torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
 
 
 def scale_of(name: str, tensors: Mapping[str, Any]) -> str | None:

@@ -140,6 +140,16 @@ def test_scaled_fp8_becomes_half_precision(tmp_path: Path) -> None:
     assert {one.dtype for one in model.state_dict().values()} == {torch.bfloat16}
 
 
+def test_a_lora_that_is_taken_for_a_model_is_called_one(tmp_path: Path) -> None:
+    name = "diffusion_model.video_model.blocks.0.ffn.0.lora_up.weight"
+    save_tensors(tmp_path / "lora.safetensors", {name: torch.zeros(4, 2)})
+    for load in (load_model, load_video_vae, load_vocoder):
+        with pytest.raises(
+            ValueError, match=r"lora\.safetensors is a LoRA and holds no (model|video vae|vocoder)"
+        ):
+            load(tmp_path / "lora.safetensors")
+
+
 def test_models_that_are_none_of_ours_are_named(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_tensors(

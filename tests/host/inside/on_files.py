@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import comfy.sd
 import folder_paths
 import torch
 from full_size import FOLDER, noise, normalised, ovi, save, stream, wan
-from rig import HERE, core, error_of, measure, run, stock, worst
+from rig import HERE, NODES, core, error_of, measure, run, stock, worst
 
 NEGATIVE = ("jitter, bad hands, blur, distortion", "robotic, muffled, echo, distorted")
 SEEDS = {"video_seed": 1, "audio_seed": 2, "denoise": 1.0}
@@ -19,20 +21,31 @@ def equal(ours: Any, theirs: Any) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def saved(model: Any) -> Path:
+    """What the stock node writes, where our loader finds it."""
+    stock("ModelSave", model, "files/new")
+    folder = Path(folder_paths.get_output_directory(), "files")
+    folder_paths.add_model_folder_path("diffusion_models", str(folder))
+    (file,) = folder.glob("new_*.safetensors")
+    return file
+
+
+def written(markup: str) -> Any:
+    return run("UniTalkTextEncode", HERE.clip, "a woman", "hello melody", "rain", markup)[0]
+
+
 @measure
 def assembled() -> dict[str, Any]:
     """A new model of Wan's picture stream: said, sampled, saved, loaded again, made a second time."""
     picture = save("wan.safetensors", {f"model.diffusion_model.{key}": one for key, one in wan().items()})
     model, info = run("UniTalkAssembleModel", picture, "twin", 0, "default")
     latent = run("UniTalkEmptyLatent", model, 64, 64, 0.6, 0.0, 1)[0]
-    given = (model, HERE.negative, HERE.negative, latent)
+    text = written("unitalk")
+    given = (model, text, text, latent)
     made = run("UniTalkJointSampler", *given, **SEEDS, steps=2, sampler="euler", video_cfg=1.0, audio_cfg=1.0)
     video, audio = normalised(made)
     drawn = noise(latent)
-    stock("ModelSave", model, "assembled/new")
-    folder = Path(folder_paths.get_output_directory(), "assembled")
-    folder_paths.add_model_folder_path("diffusion_models", str(folder))
-    (file,) = folder.glob("new_*.safetensors")
+    file = saved(model)
     loaded, told = run("UniTalkLoadModel", file.name, "none", "default")
     make, args = model.cached_patcher_init
     found = {
@@ -55,8 +68,7 @@ def assembled() -> dict[str, Any]:
 
 
 def ovi_text(markup: str = "ovi-720") -> tuple[Any, Any]:
-    positive, _ = run("UniTalkTextEncode", HERE.clip, "a woman", "hello melody", "rain", markup)
-    return positive, run("UniTalkNegativeEncode", HERE.clip, *NEGATIVE)
+    return written(markup), run("UniTalkNegativeEncode", HERE.clip, *NEGATIVE)
 
 
 def ovi_by_the_core(name: str, latent: dict[str, Any], texts: tuple[Any, Any]) -> Any:
@@ -133,3 +145,98 @@ def ovi_in_two_files() -> dict[str, Any]:
         torch.equal(a, b) for a, b in zip(normalised(found["made"]), normalised(whole["made"]), strict=True)
     ]
     return {"same": same, "alone": error_of(lambda: run("UniTalkLoadModel", sound, "none", "default"))}
+
+
+def forms() -> dict[str, Any]:
+    """How Wan's file is published: name of the file -> its tensors."""
+    plain = wan()
+    half = {key: one.half() for key, one in plain.items()}
+    fp8 = {key: one.to(torch.float8_e4m3fn) if is_matrix(key, one) else one for key, one in half.items()}
+    scaled = dict(half)
+    for key, one in plain.items():
+        if is_matrix(key, one):
+            packed, scale = core("unitalk_core.weights.quantised").quantise_fp8(one)
+            scaled |= {key: packed, key.removesuffix("weight") + "scale_weight": scale}
+    keymaps = core("unitalk_core.weights.keymaps")
+    return {
+        "fp16.safetensors": half,
+        "bf16.pth": {key: one.bfloat16() for key, one in plain.items()},
+        "diffusers.safetensors": keymaps.rename(half, keymaps.reversed_table(keymaps.WAN_IN_DIFFUSERS)),
+        "fp8.safetensors": fp8,
+        "scaled.safetensors": {
+            f"model.diffusion_model.{key}": one
+            for key, one in (scaled | {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}).items()
+        },
+        "shards/model.safetensors.index.json": half,
+    }
+
+
+def is_matrix(key: str, one: torch.Tensor) -> bool:
+    return "blocks." in key and one.ndim == 2
+
+
+def put(name: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Write it as its ending says."""
+    if name.endswith(".pth"):
+        torch.save(tensors, FOLDER / name)
+        return name
+    if not name.endswith(".index.json"):
+        return save(name, tensors)
+    names, table = list(tensors), {}
+    for i in range(2):
+        shard = f"model-{i + 1:05}-of-00002.safetensors"
+        save(f"{Path(name).parent}/{shard}", {key: tensors[key] for key in names[i::2]})
+        table |= dict.fromkeys(names[i::2], shard)
+    (FOLDER / name).write_text(json.dumps({"metadata": {}, "weight_map": table}))
+    return name
+
+
+def one_step(model: Any) -> torch.Tensor:
+    latent = run("UniTalkEmptyLatent", model, 64, 64, 0.6, 0.0, 1)[0]
+    strengths = {"video_cfg": 1.0, "audio_cfg": 1.0}
+    text = written("unitalk")
+    given = (model, text, text, latent)
+    return run("UniTalkJointSampler", *given, **SEEDS, steps=1, sampler="euler", **strengths)["samples"]
+
+
+def in_memory(model: Any) -> list[str]:
+    """How the matrices of the first block are held, and whether they are multiplied in full precision."""
+    layer = model.model.diffusion_model.video_model.blocks[0].ffn[0]
+    held = getattr(layer.weight, "_qdata", layer.weight).dtype
+    return [str(held), str(getattr(layer, "_full_precision_mm_config", None))]
+
+
+def saved_and_loaded(model: Any) -> Any:
+    file = saved(model)
+    loaded, _ = run("UniTalkLoadModel", file.name, "none", "default")
+    file.unlink()
+    return loaded
+
+
+@measure
+def published_forms() -> dict[str, Any]:
+    """Each form of one model, from its file to a step of sampling, against the weights in float32."""
+    exact = one_step(run("UniTalkLoadModel", save("fp32.safetensors", wan()), "none", "fp32")[0])
+    found: dict[str, Any] = {}
+    for name, tensors in forms().items():
+        model, _ = run("UniTalkLoadModel", put(name, tensors), "none", "default")
+        found[name] = [worst(one_step(model), exact), *in_memory(model)]
+    for dtype in ("fp8_e4m3fn", "fp8_e4m3fn_fast"):
+        model, told = run("UniTalkLoadModel", "fp16.safetensors", "none", dtype)
+        found[dtype] = [worst(one_step(model), exact), *in_memory(model)]
+    make, args = model.cached_patcher_init
+    plain = one_step(model)
+    found["again"] = worst(one_step(make(*args, disable_dynamic=True)), plain)
+    found["saved"] = worst(one_step(saved_and_loaded(model)), plain)
+    lora = {
+        f"diffusion_model.video_model.blocks.0.ffn.0.lora_{end}.weight": torch.full(size, 0.1)
+        for end, size in (("up", (320, 2)), ("down", (2, 256)))
+    }
+    patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
+    found["lora"] = [worst(one_step(patched), plain), worst(one_step(model), plain)]
+    options = {one.id: one.options for one in NODES["UniTalkLoadModel"].define_schema().inputs}
+    found["listed"] = "shards/model.safetensors.index.json" in options["model_name"]
+    found["told"] = told
+    shard = "shards/model-00001-of-00002.safetensors"
+    found["a shard"] = error_of(lambda: run("UniTalkLoadModel", shard, "none", "default"))
+    return found
