@@ -10,6 +10,20 @@ from ..unitalk_core.media import lengths, match_lengths
 from . import host
 from .host import io
 
+FPS = {
+    "default": 25.0,
+    "min": 0.0,
+    "max": 240.0,
+    "step": 0.01,
+    "tooltip": "Frames per second: connect the fps of UniTalk Empty Latent.",
+}
+SEEN = {
+    "options": ["motion", "mouth"],
+    "default": "motion",
+    "tooltip": "motion: of the lower half, for any face. mouth: how open it is, for portraits framed as the "
+    "miniature's only.",
+}
+
 
 class UniTalkScore(io.ComfyNode):
     """Numbers that takes are compared by."""
@@ -25,21 +39,8 @@ class UniTalkScore(io.ComfyNode):
             inputs=[
                 io.Image.Input("images", tooltip="The frames of one clip, its face as large as can be."),
                 io.Audio.Input("audio", tooltip="Its sound, one or two channels."),
-                io.Float.Input(
-                    "fps",
-                    default=25.0,
-                    min=0.0,
-                    max=240.0,
-                    step=0.01,
-                    tooltip="Frames per second: connect the fps of UniTalk Empty Latent.",
-                ),
-                io.Combo.Input(
-                    "seen",
-                    options=["motion", "mouth"],
-                    default="motion",
-                    tooltip="motion: of the lower half, for any face. mouth: how open it is, for portraits "
-                    "framed as the miniature's only.",
-                ),
+                io.Float.Input("fps", **FPS),
+                io.Combo.Input("seen", **SEEN),
                 io.String.Input(
                     "speech",
                     multiline=True,
@@ -83,21 +84,8 @@ class UniTalkPickBest(io.ComfyNode):
             inputs=[
                 io.Image.Input("images", tooltip="The decoded takes, one behind the other, as decoders do."),
                 io.Audio.Input("audio", tooltip="Their sounds as a batch, as many as there are takes."),
-                io.Float.Input(
-                    "fps",
-                    default=25.0,
-                    min=0.0,
-                    max=240.0,
-                    step=0.01,
-                    tooltip="Frames per second: connect the fps of UniTalk Empty Latent.",
-                ),
-                io.Combo.Input(
-                    "seen",
-                    options=["motion", "mouth"],
-                    default="motion",
-                    tooltip="motion: of the lower half, for any face. mouth: how open it is, for portraits "
-                    "framed as the miniature's only.",
-                ),
+                io.Float.Input("fps", **FPS),
+                io.Combo.Input("seen", **SEEN),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="The frames of the best take."),

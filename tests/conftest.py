@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from pathlib import Path
@@ -91,3 +92,17 @@ def short_clip() -> Any:
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand(9, 64, 64, 3, generator=generator)
     return Clip(picture, torch.rand(1, 5760, generator=generator) - 0.5, Fraction(25), 16000)
+
+
+@pytest.fixture(scope="session")
+def pieces() -> bytes:
+    """A SentencePiece model laid out as UMT5's: pad 0, EOS 1, unknown 2."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["hello world, hello there", "a man says hello to the world"] * 20),
+        model_writer=model, vocab_size=64, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    return model.getvalue()

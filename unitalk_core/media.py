@@ -380,10 +380,10 @@ def _encode_picture(container: Any, video: Any, clip: ClipStream, scale: int) ->
 
     def encode(part: Tensor) -> None:
         _check_values(part)
-        for frame, number in zip(part, numbers, strict=False):
+        for frame in part:
             pixels = enlarge(frame[None].detach().cpu().float(), scale)[0].clamp(0, 1).mul(255).round()
             picture = av.VideoFrame.from_ndarray(pixels.to(torch.uint8).numpy(), format="rgb24")
-            picture.pts, picture.time_base = number, 1 / clip.outline.fps
+            picture.pts, picture.time_base = next(numbers), 1 / clip.outline.fps
             container.mux(video.encode(picture))
 
     with ThreadPoolExecutor(1) as encoder:

@@ -34,7 +34,7 @@ from .models.markup import build_prompt
 from .models.text import ReadingOnce
 from .models.voices import Voices
 from .request import Request, check_request
-from .seam import end_of, fit, joined_stream, seen_frames
+from .seam import end_of, joined_stream, seen_frames
 from .staged import StagedBundle, choose_offload
 from .weights.loading import EMBEDDED, EMBEDDED_FILES, describe, load_embedded, stored_config
 from .weights.lora import apply_lora, read_lora, read_strengths
@@ -337,7 +337,7 @@ def encode_picture(bundle: Bundle, request: Request, frames: Tensor) -> Tensor:
 
 def encode_sound(bundle: Bundle, waveform: Tensor, latents: int) -> Tensor:
     """(samples,) -> (1, c, latents), cut, or with silence behind it."""
-    sound = fit(waveform, latents * bundle.audio_codec.stride)
+    sound = pad(waveform, (0, latents * bundle.audio_codec.stride - len(waveform)))
     return bundle.audio_codec.encode(sound[None].to(bundle.device))
 
 

@@ -77,16 +77,12 @@ def end_of(old: Clip, seen: int, form: ClipFormat) -> tuple[Tensor, Tensor]:
     A clip that ends quietly stays quiet for `PAUSE` more, or the next word would begin at the seam.
     """
     waveform = old.waveform.mean(0)
-    sound = fit(waveform[first_sample(old, seen) :], form.samples(seen))
+    sound = waveform[first_sample(old, seen) :]
+    sound = pad(sound, (0, form.samples(seen) - len(sound)))  # or cut
     end = sound[-int(PAUSE * form.audio_rate) * form.audio_stride :]
     if end.abs().max() <= QUIET * waveform.abs().max():
         sound = torch.cat([sound, end.flip(0)])
     return old.frames[-seen:], sound
-
-
-def fit(sound: Tensor, samples: int) -> Tensor:
-    """(n,) -> (samples,), cut, or with silence behind it."""
-    return pad(sound[:samples], (0, max(0, samples - len(sound))))
 
 
 def first_sample(clip: Clip, frames: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import shutil
 import weakref
 from dataclasses import replace
@@ -37,19 +36,6 @@ SMALL = {"width": 128, "heads": 1, "depth": 3, "ffn_width": 96, "text_dim": 32}
 OVI = replace(OVI_720, streams=AV(replace(WAN_VIDEO, **SMALL), replace(OVI_AUDIO, **SMALL)))
 TEXT = UMT5Config(vocabulary=64, dim=32, attention_dim=32, ffn_width=24, heads=2, depth=2)
 ASK = Request(say="hello world", scene="a man", seconds=0.2, width=64, height=32, steps=2)
-
-
-@pytest.fixture(scope="module")
-def pieces() -> bytes:
-    import sentencepiece
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["hello world, hello there", "a man says hello to the world"] * 20),
-        model_writer=model, vocab_size=64, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-    )  # fmt: skip
-    return model.getvalue()
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:

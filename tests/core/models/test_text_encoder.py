@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
@@ -36,20 +35,6 @@ SMALL = UMT5Config(
 def phonemes() -> PhonemeEncoder:
     torch.manual_seed(0)
     return PhonemeEncoder().eval()
-
-
-@pytest.fixture(scope="module")
-def pieces() -> bytes:
-    """A SentencePiece model laid out as UMT5's: pad 0, EOS 1, unknown 2."""
-    import sentencepiece
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["hello world, hello there", "a man says hello to the world"] * 20),
-        model_writer=model, vocab_size=64, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-    )  # fmt: skip
-    return model.getvalue()
 
 
 @torch.no_grad()
