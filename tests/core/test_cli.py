@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 
 import av
 import pytest
@@ -19,6 +21,7 @@ import torch
 from unitalk_core import media
 from unitalk_core.__main__ import main
 from unitalk_core.av import Clip
+from unitalk_core.models.captions import CAPTION_WORDS
 
 SHORT = ["--seconds", "0.36", "--steps", "2"]
 
@@ -30,6 +33,11 @@ def _miniature(embedded, monkeypatch):
 
 def say(*options: object) -> int:
     return main(["sample", "--model", "tiny", "--say", "good morning", *SHORT, *map(str, options)])
+
+
+def draw(path: str | Path) -> None:
+    picture = av.VideoFrame.from_ndarray((torch.rand(80, 120, 3) * 255).byte().numpy(), format="rgb24")
+    picture.save(str(path))
 
 
 def test_a_sentence_becomes_a_clip_and_a_report(tmp_path, capsys):
@@ -47,6 +55,25 @@ def test_a_sentence_becomes_a_clip_and_a_report(tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "report.json"]
     with av.open(str(out)) as file:
         assert json.loads(file.metadata["unitalk"])["say"] == "good morning"
+
+
+def test_who_is_not_described_is_drawn_by_chance_and_told(tmp_path, capsys):
+    scenes = []
+    for seed in (1, 1, 2):
+        assert say("--seed", seed, "--out", tmp_path / "clip.mp4", "--report", tmp_path / "r.json") == 0
+        scenes.append(json.loads((tmp_path / "r.json").read_text())["request"]["scene"])
+        assert f"somebody by chance: {scenes[-1]}\n" in capsys.readouterr().out
+    assert scenes[0] == scenes[1] != scenes[2]
+    assert set(re.findall(r"\w+", scenes[2])) <= set(CAPTION_WORDS)
+
+
+@pytest.mark.parametrize("given", [["--scene", ""], ["--no-video"], ["--image", "face.png"]])
+def test_nobody_is_drawn_where_something_else_says_who(tmp_path, capsys, given, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw("face.png")
+    out = tmp_path / ("clip.wav" if "--no-video" in given else "clip.mp4")
+    assert say(*given, "--out", out) == 0
+    assert "by chance" not in capsys.readouterr().out
 
 
 def test_the_words_are_inside_the_clip_or_beside_it(tmp_path, capsys):
@@ -70,8 +97,7 @@ def test_the_words_are_inside_the_clip_or_beside_it(tmp_path, capsys):
 
 def test_a_voice_and_an_image_are_used(tmp_path, capsys):
     media.write_wav(tmp_path / "voice.wav", torch.rand(2, 44100) - 0.5, 44100)
-    picture = av.VideoFrame.from_ndarray((torch.rand(80, 120, 3) * 255).byte().numpy(), format="rgb24")
-    picture.save(str(tmp_path / "face.png"))
+    draw(tmp_path / "face.png")
     given = ["--voice", tmp_path / "voice.wav", "--image", tmp_path / "face.png"]
     assert say(*given, "--out", tmp_path / "a.mp4", "--report", tmp_path / "a.json") == 0
     asked = json.loads((tmp_path / "a.json").read_text())["request"]
