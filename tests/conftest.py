@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 from pathlib import Path
@@ -97,12 +96,6 @@ def short_clip() -> Any:
 @pytest.fixture(scope="session")
 def pieces() -> bytes:
     """A SentencePiece model laid out as UMT5's: pad 0, EOS 1, unknown 2."""
-    import sentencepiece
+    from tests.host.inside.reduced import piece_model
 
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["hello world, hello there", "a man says hello to the world"] * 20),
-        model_writer=model, vocab_size=64, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-    )  # fmt: skip
-    return model.getvalue()
+    return piece_model(["hello world, hello there", "a man says hello to the world"] * 20)

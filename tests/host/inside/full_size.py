@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import comfy.utils
 import folder_paths
 import torch
+from reduced import all_drawn, manifest, reduced
 from rig import HERE, core
 
-SMALL = {
-    "width": 256,
-    "heads": 2,
-    "depth": 2,
-    "ffn_width": 320,
-    "text_dim": 192,
-}  # reads the miniature's text
+SMALL = {3072: 256, 18432: 6 * 256, 14336: 320, 8192: 768, 4096: 192}  # reads the miniature's text
+BLOCKS = 2
 FOLDER = Path(tempfile.mkdtemp())
 folder_paths.add_model_folder_path("diffusion_models", str(FOLDER))
 
 Weights = dict[str, torch.Tensor]
 
 
-def config(name: str) -> Any:
-    """OVI_720 and others of the core's, reduced."""
-    full = getattr(core("unitalk_core.config"), name)
-    return replace(full, streams=full.streams.map(lambda stream: replace(stream, **SMALL)))
-
-
-def weights(name: str, seed: int = 0) -> Weights:
-    """As if trained: no layer is zero."""
-    mmdit = core("unitalk_core.models.mmdit")
-    network = mmdit.JointDiT(config(name))
-    mmdit.initialise(network, seed)
-    generator = torch.Generator().manual_seed(seed)
-    state = network.state_dict()
-    return {key: one + 0.02 * torch.randn(one.shape, generator=generator) for key, one in state.items()}
-
-
 def wan(seed: int = 0) -> Weights:
-    return {key.removeprefix("video_model."): one for key, one in weights("WAN", seed).items()}
+    return all_drawn(reduced(manifest("wan2.2_ti2v_5b"), SMALL, BLOCKS), seed)
 
 
 def ovi(seed: int = 0) -> Weights:
-    """In Ovi's names: the modulation of a block is a module."""
-    keymaps = core("unitalk_core.weights.keymaps")
-    return keymaps.rename(weights("OVI_720", seed), keymaps.TO_OVI)
+    return all_drawn(reduced(manifest("ovi_fusion_11b"), SMALL, BLOCKS), seed)
 
 
 def stream(tensors: Weights, prefix: str) -> Weights:

@@ -22,9 +22,9 @@ import comfyui_version
 import folder_paths
 import latent_preview
 import numpy as np
-import sentencepiece
 import torch
 from comfy.text_encoders import wan
+from reduced import piece_model
 from rig import HERE, NODES, core, empty, error_of, host_nodes, joint, measure, pair, run, worst
 
 
@@ -267,21 +267,17 @@ def negative() -> dict[str, Any]:
 @measure
 def stock_umt5() -> dict[str, Any]:
     """The host's umT5 of type wan, small and with the core's weights, through our text node."""
-    words, made = ["hello melody", "a woman at a table", "rain on a roof"] * 50, io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(words), model_writer=made, vocab_size=60, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-    )  # fmt: skip
+    made = piece_model(["hello melody", "a woman at a table", "rain on a roof"] * 50, 60)
     text_encoder = core("unitalk_core.models.text_encoder")
     torch.manual_seed(0)
     sizes = text_encoder.UMT5Config(
         vocabulary=256, dim=4096, attention_dim=64, ffn_width=32, heads=2, depth=2
     )
-    ours = text_encoder.UMT5Encoder(sizes, text_encoder.sentencepiece_tokenizer(made.getvalue()))
+    ours = text_encoder.UMT5Encoder(sizes, text_encoder.sentencepiece_tokenizer(made))
     small = {"vocab_size": 256, "d_model": 4096, "d_kv": 32, "d_ff": 32, "num_heads": 2, "num_layers": 2}
     clip = comfy.sd.CLIP(
         SimpleNamespace(params={}, clip=wan.te(), tokenizer=wan.WanT5Tokenizer),
-        tokenizer_data={"spiece_model": torch.frombuffer(bytearray(made.getvalue()), dtype=torch.uint8)},
+        tokenizer_data={"spiece_model": torch.frombuffer(bytearray(made), dtype=torch.uint8)},
         model_options={"umt5xxl_model_config": small, "dtype": torch.float32},
         state_dict=[ours.state_dict()],
     )
