@@ -49,7 +49,7 @@ def used_nodes() -> list[dict]:
 def draw_thumbnails(out: Path) -> None:
     """Write workflows/NAME.jpg from what its run made, or from its graph where nothing was."""
     for name in NAMES:
-        made, graph = out / "media" / name, out / "browser" / f"{name}.png"
+        made, graph = out / "media" / name, out / "browser" / f"{name}.graph.png"
         rows = [strip(path) for path in sorted(made.glob("*.mp4"))]
         if pictures := sorted(made.glob("*.png")):
             rows.append(beside([Image.open(path).convert("RGB") for path in pictures]))

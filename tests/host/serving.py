@@ -34,12 +34,9 @@ class Server:
     def start(cls, python: Path, host: Path, pack: Path, base: Path, env: dict[str, str]) -> Iterator[Server]:
         """Start a host with `pack` as its only pack, wait until it answers, and stop it at the end.
 
-        A `base` that a host has used before is used as it is.
+        A `base` that a host has used before is used as it is, with this pack.
         """
-        for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
-            (base / name).mkdir(parents=True, exist_ok=True)
-        if not (link := base / "custom_nodes" / "ComfyUI-UniTalk").exists():
-            link.symlink_to(pack, target_is_directory=True)
+        furnish(base, pack)
         port, log = free_port(), base / "server.log"
         command = [python, "main.py", *FLAGS, "--port", port, "--base-directory", base]
         with log.open("wb") as out:
@@ -116,6 +113,15 @@ class Server:
         """The files that the save nodes of a prompt wrote."""
         found = [one for output in history["outputs"].values() for one in output.get("images", [])]
         return [self.base / one["type"] / one["subfolder"] / one["filename"] for one in found]
+
+
+def furnish(base: Path, pack: Path) -> None:
+    """The folders of a host, and the pack among its own, whichever was there before."""
+    for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    link = base / "custom_nodes" / "ComfyUI-UniTalk"
+    link.unlink(missing_ok=True)
+    link.symlink_to(pack, target_is_directory=True)
 
 
 def free_port() -> int:

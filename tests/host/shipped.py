@@ -1,4 +1,4 @@
-"""The shipped workflows as the tests run them: both formats, quick where that is enough."""
+"""The shipped workflows as the tests run them: both formats, quick or small where that is enough."""
 
 from __future__ import annotations
 
@@ -18,16 +18,24 @@ QUICK = {
         "settings": "validation.every=2\nvalidation.steps=2\nmemory.compile=false",
     },
 }
+SMALL = {
+    "UniTalkEmptyLatent": {"width": 64, "height": 64, "seconds": 0.3},
+    "UniTalkJointSampler": {"steps": 2},
+}
 
 Graph = dict[str, Any]
 
 
-def read(name: str, *, quick: bool) -> tuple[Graph, Graph]:
-    """The canvas and the API form of a workflow; when `quick`, it samples and trains a few steps."""
+def read(name: str, *, quick: bool, small: bool = False) -> tuple[Graph, Graph]:
+    """The canvas and the API form of a workflow.
+
+    quick: it samples and trains a few steps. small: it samples two steps of a small and short clip.
+    """
     canvas = json.loads((FOLDER / f"{name}.json").read_text("utf8"))
     api = json.loads((FOLDER / "api" / f"{name}.json").read_text("utf8"))
-    for node in canvas["nodes"] if quick else []:
-        for key, value in QUICK.get(node["type"], {}).items():
+    changes = (QUICK if quick else {}) | (SMALL if small else {})
+    for node in canvas["nodes"]:
+        for key, value in changes.get(node["type"], {}).items():
             node["widgets_values"][place(node, key)] = value
             api[str(node["id"])]["inputs"][key] = value
     return canvas, api
