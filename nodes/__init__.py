@@ -78,6 +78,7 @@ def nodes_for_clips() -> list[type]:
         sampling.UniTalkFlowSampler,
         sampling.UniTalkSchedule,
         sampling.UniTalkStepCache,
+        sampling.UniTalkHearWhileSampling,
         guidance.UniTalkGuider,
         guidance.UniTalkVoiceGuidance,
         guidance.UniTalkImageGuidance,

@@ -5,7 +5,9 @@ b batch · c channels · f frames · h, w rows, columns · n audio latents
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..unitalk_core.av import AV, Clip, ClipFormat
+from ..unitalk_core.config import ModelConfig
 from ..unitalk_core.excerpt import take_voice
 from ..unitalk_core.media import fill_frames, resample
 from ..unitalk_core.models.audio_codec import AudioCodec
@@ -187,10 +190,15 @@ def sound_vae(codec: AudioCodec) -> sockets.CoreVAE:
         "process_input": lambda waveform: waveform,
         "process_output": lambda waveform: waveform,
         "crop_input": False,
-        "memory_used_decode": lambda shape, dtype: AUDIO_MEMORY * shape[-1] * codec.stride * dtype.itemsize,
+        "memory_used_decode": partial(sound_memory, codec),
         "memory_used_encode": lambda shape, dtype: AUDIO_MEMORY * shape[-1] * dtype.itemsize,
     }
     return sockets.CoreVAE(SoundStage(codec), facts)
+
+
+def sound_memory(codec: AudioCodec, shape: Sequence[int], dtype: torch.dtype) -> int:
+    """Bytes that decoding a latent (b, c, n) takes."""
+    return AUDIO_MEMORY * shape[-1] * codec.stride * dtype.itemsize
 
 
 def audio_codec_of(vae: Any) -> AudioCodec:
@@ -260,6 +268,20 @@ def audio_codec_for(vae: Any, sound: Tensor) -> AudioCodec:
         raise ValueError(
             f"this audio VAE makes latents of {codec.channels} channels, the sound is {tuple(sound.shape)}; "
             "connect the one that the model was trained with, from UniTalk Load Audio VAE"
+        )
+    return codec
+
+
+def audio_codec_for_model(vae: Any, config: ModelConfig) -> AudioCodec:
+    """The core's audio codec behind a VAE; ValueError if its latents are not those of this model."""
+    codec, form = audio_codec_of(vae), config.format
+    if config.streams.audio is None:
+        raise ValueError("this model makes no sound; load one with a sound stream, or leave out this node")
+    if (codec.channels, codec.sample_rate) != (form.audio_channels, form.sample_rate):
+        raise ValueError(
+            f"this audio VAE makes latents of {codec.channels} channels at {codec.sample_rate} Hz, the model "
+            f"of {form.audio_channels} at {form.sample_rate} Hz; connect the one that the model was trained "
+            "with, from UniTalk Load Audio VAE"
         )
     return codec
 

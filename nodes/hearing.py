@@ -8,9 +8,12 @@ b batch · c channels · n audio latents or samples
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 import torch
 from aiohttp import web
@@ -20,12 +23,13 @@ from torch import Tensor
 
 from ..unitalk_core.media import write_wav
 from ..unitalk_core.models.audio_codec import AudioCodec
-from . import host
+from . import codecs, host
 
 EVENT, ROUTE = "unitalk.sound", "/unitalk/hear"
 SECONDS = 3.0  # of a snippet at most
 SHARE = 0.05  # of the time that sampling takes
 BEGIN = 0.5  # of the steps: before, there is mostly noise
+CODEC = "unitalk_codec"  # key of a model's options
 LISTENERS: set[str] = set()  # browsers, by the id that the host gives them
 
 
@@ -42,11 +46,20 @@ def offer_snippets() -> None:
         return web.json_response({})
 
 
+def with_codec(model: Any, audio_vae: Any) -> Any:
+    """A MODEL that is heard while any sampler samples it; ValueError for an audio VAE of another model."""
+    codec = codecs.audio_codec_for_model(audio_vae, host.config_of(model))
+    clone = model.clone()
+    clone.model_options[CODEC] = codec
+    return clone
+
+
 def show_sound(executor: Any, *given: Any, latent_shapes: Any = (), **options: Any) -> Tensor:
     """Around the sampling of any sampler: while its callback draws a preview, the sound is at hand too."""
     noise, latent_image, sampler, sigmas, denoise_mask, callback, *rest = given
-    latent_format = executor.class_obj.model_patcher.model.latent_format
-    snippets = Snippets(latent_format.codec)
+    guider = executor.class_obj
+    latent_format = guider.model_patcher.model.latent_format
+    snippets = Snippets(guider.model_options.get(CODEC, latent_format.codec))
 
     def told(step: int, x0: Tensor, x: Tensor, steps: int, *others: Any) -> None:
         latent_format.heard = host.by_rank(comfy.utils.unpack_latents(x0, latent_shapes)).audio
@@ -75,9 +88,18 @@ class Snippets:
         if latent is None or self.codec is None or browser is None or self.spent > SHARE * (now - self.begun):
             return
         if torch.isfinite(latent).all():  # if not, sampling says so itself
-            file = write_snippet(self.codec, latent, f"{browser} {node}")
-            PromptServer.instance.send_sync(EVENT, {"node": node, "file": file}, browser)
+            self.tell(latent, node, browser)
         self.spent += time.perf_counter() - now
+
+    def tell(self, latent: Tensor, node: str, browser: str) -> None:
+        """Make a snippet of (b, c, n) and say where it is; without room for it, make none any more."""
+        try:
+            file = write_snippet(self.codec, latent, f"{browser} {node}")
+        except comfy.model_management.OOM_EXCEPTION:  # a clip is worth more than hearing it early
+            self.codec = None
+            host.say("the device has no room to play the sound while it is made")
+        else:
+            PromptServer.instance.send_sync(EVENT, {"node": node, "file": file}, browser)
 
 
 def write_snippet(codec: AudioCodec, latent: Tensor, owner: str) -> str:
@@ -86,10 +108,28 @@ def write_snippet(codec: AudioCodec, latent: Tensor, owner: str) -> str:
     The host serves it from there: it forbids browsers sound from anywhere else (--disable-api-nodes).
     """
     part = latent[:1, :, : int(SECONDS * codec.sample_rate / codec.stride)]
-    waveform = codec.decode(part.to(next(codec.vae.parameters()).device))
+    with at_hand(codec, codecs.sound_memory(codec, part.shape, torch.float32)) as device:
+        waveform = codec.decode(part.to(device))
     name = f"unitalk_sound_{sha256(owner.encode()).hexdigest()[:16]}.wav"
     host.temporary_folder().mkdir(parents=True, exist_ok=True)
     return write_wav(host.temporary_folder() / name, waveform, codec.sample_rate).name
+
+
+@contextmanager
+def at_hand(codec: AudioCodec, memory: int) -> Iterator[torch.device]:
+    """For a moment on the device that decodes, if it has room for the codec and `memory` bytes as it is.
+
+    Else where it lies. Nothing is moved out for it: the host would take the model that is being sampled.
+    """
+    own, device = next(codec.parameters()).device, comfy.model_management.vae_device()
+    needed = comfy.model_management.module_size(codec) + memory
+    moves = device != own and comfy.model_management.get_free_memory(device) > needed
+    place = device if moves else own
+    try:
+        codec.to(place)
+        yield place
+    finally:
+        codec.to(own)
 
 
 def listening() -> tuple[str, str | None]:

@@ -288,7 +288,7 @@ class JointFormat(comfy.latent_formats.Wan22):
     """Wan2.2's latents; in previews the sound that is made beside them is shown below the frames.
 
     heard: the estimate of the sound (b, c, n) while a preview is drawn. sound_map: what makes mels of it.
-    codec: what makes a sound of it that browsers play.
+    codec: what makes a sound of it that browsers play, unless a MODEL brings its own (hearing.with_codec).
     """
 
     def __init__(self) -> None:

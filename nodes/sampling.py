@@ -11,7 +11,7 @@ from ..unitalk_core.diffusion.cache import StepCache
 from ..unitalk_core.diffusion.guidance import Term, Without
 from ..unitalk_core.diffusion.schedules import last_part
 from ..unitalk_core.pipeline import check_finite
-from . import host, stepping
+from . import hearing, host, stepping
 from .host import io
 
 SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}
@@ -296,3 +296,28 @@ class UniTalkStepCache(io.ComfyNode):
         host.config_of(model)
         rule = StepCache(AV(video_threshold, audio_threshold), start_percent, end_percent)
         return io.NodeOutput(stepping.with_cache(model, rule))
+
+
+class UniTalkHearWhileSampling(io.ComfyNode):
+    """The sound of a clip while it is made."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkHearWhileSampling",
+            display_name="UniTalk Hear While Sampling",
+            search_aliases=["sound preview", "audio preview", "listen", "snippet"],
+            category="UniTalk/sampling",
+            description="Play the sound that is made so far in the node that samples, with any sampler.",
+            inputs=[
+                io.Model.Input("model", tooltip="A UniTalk model; the miniature is heard without this node."),
+                io.Vae.Input(
+                    "audio_vae", tooltip="The one that decodes the sound later, from UniTalk Load Audio VAE."
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="For any guider and sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, audio_vae: Any) -> io.NodeOutput:
+        return io.NodeOutput(hearing.with_codec(model, audio_vae))

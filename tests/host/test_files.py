@@ -31,6 +31,12 @@ def test_ovis_sound_joins_wans_picture_in_the_precision_that_is_asked_for(assemb
     assert assembled["length"] == [1, 20, 157]
 
 
+def test_a_model_is_heard_with_an_audio_vae_of_its_own_latents_alone(measured):
+    other = "20 channels at 16000 Hz, the model of 40 at 44100 Hz; connect the one that the model was trained"
+    assert other in measured("assembled")["heard"]
+    assert "this model makes no sound; load one with a sound" in measured("published_forms")["heard"]
+
+
 PARITY = 1e-4  # relative, host against core: the order of float32 sums differs
 
 

@@ -38,6 +38,8 @@ WRONG = {
         "the video VAE at the vocoder": "takes an audio VAE of UniTalk, got PictureStage; .* Load Audio VAE",
         "the VAE of SD at a first image": "has 4 latent channels, the picture 48; .* stock VAELoader",
         "the video VAE for a voice": "got PictureStage; use UniTalk Load Audio VAE",
+        "the video VAE to hear with": "got PictureStage; use UniTalk Load Audio VAE",
+        "the VAE of SD to hear with": "takes an audio VAE of UniTalk, got .*; use UniTalk Load Audio VAE",
         "the audio VAE at the stock decode": r"decodes sound .* got \(1, 48, 5, 4, 4\); .* Wan2.2 VAE",
         "the video VAE at the stock audio decode": r"decodes pictures .* got \(1, 20, 21\); .* audio VAE",
         "the audio VAE at the stock tiles": r"decodes sound .* got \(1, 48, 5, 4, 4\); .* Wan2.2 VAE",
@@ -72,7 +74,7 @@ WRONG = {
 }
 MODEL_NODES = (
     "EmptyLatent", "JointSampler", "VoiceGuidance", "ImageGuidance", "CouplingGuidance", "SkipLayerGuidance",
-    "StepCache", "ReferenceAudioEncode", "LoraLoader",
+    "StepCache", "HearWhileSampling", "ReferenceAudioEncode", "LoraLoader",
 )  # fmt: skip
 SENTENCE = r"ValueError: [^\n]{20,260}"
 

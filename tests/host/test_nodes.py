@@ -102,6 +102,13 @@ def test_a_snippet_holds_three_seconds_at_most_and_none_is_made_for_nobody(measu
     assert found["long"] == [93 * 512, 16000, 1]
 
 
+def test_a_model_is_heard_with_the_vae_that_its_node_got_and_a_full_device_goes_without(measured):
+    found = measured("heard_while_sampling")
+    assert found["followed"] == [True, True]
+    assert found["left"] == [False, False]
+    assert found["crowded"]
+
+
 @pytest.mark.parametrize("sampler", ["ksampler", "joint"])
 def test_an_interrupt_stops_in_the_next_step_and_leaves_the_model_usable(measured, sampler):
     assert measured("interrupt")[sampler] == ["interrupted", 2]

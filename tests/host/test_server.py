@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from benchmarks.prompts import sizes
+from tests.host.stand_ins import OVI, STAND_INS, TRUNK, smaller, write
+from tests.parity.published import MODELS
 from tests.rules.node_table import ROOT
 from unitalk_core.av import Clip
 from unitalk_core.media import read_audio, read_video
@@ -147,6 +150,60 @@ def test_a_browser_that_asks_gets_a_snippet_of_the_sound_and_others_make_none(se
             waveform, rate = read_audio(path)
             assert (rate, waveform.shape[1] / rate) == (16000, pytest.approx(0.6, abs=0.1))
     server.post("/unitalk/hear", {"client_id": client, "on": False})
+
+
+KSAMPLER = {"seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+
+
+@pytest.fixture(scope="module")
+def ovi(server) -> Callable[..., dict[str, Any]]:
+    """The workflow of Ovi on reduced files, one step, with the miniature's text; its sound alone is saved."""
+    small = smaller(MODELS[OVI], TRUNK | {4096: 192})
+    write(server.base / "models" / "diffusion_models" / OVI, small)
+    for place in ("vae/v1-16.pth", "vae/best_netG.pt"):
+        write(server.base / "models" / place, STAND_INS[place]())
+
+    def made(sampler: str, seed: int) -> dict[str, Any]:
+        nodes = graph("ovi_talking_clip", steps=1, seconds=0.6, width=64, height=64, audio_seed=seed)
+        kept = {key: one for key, one in nodes.items() if one["class_type"] not in ("VAELoader", "SaveVideo")}
+        kept["2"] = {"class_type": "UniTalkLoadEmbedded", "inputs": {}}
+        for text in ("5", "6"):
+            kept[text]["inputs"]["clip"] = ["2", 1]
+        if sampler == "KSampler":
+            given = kept["8"]["inputs"]
+            links = {name: given[name] for name in ("model", "positive", "negative")}
+            options = KSAMPLER | links | {"seed": seed, "latent_image": given["latent"]}
+            kept["8"] = {"class_type": sampler, "inputs": options}
+        return kept | {
+            "99": {"class_type": "SaveAudio", "inputs": {"audio": ["10", 0], "filename_prefix": "ovi"}}
+        }
+
+    return made
+
+
+@pytest.mark.parametrize("sampler", ["UniTalkJointSampler", "KSampler"])
+def test_another_models_sound_is_heard_with_its_audio_vae_and_not_without(server, ovi, sampler):
+    """After the only step the sound is as it will be, so the snippet is what the same VAE decodes."""
+    client, folder = f"hears {sampler}", server.base / "temp"
+    folder.mkdir(exist_ok=True)
+    server.post("/unitalk/hear", {"client_id": client, "on": True})
+    found = []
+    for seed, has_node in ((3, False), (4, True)):
+        nodes, before = ovi(sampler, seed), set(folder.glob("unitalk_sound_*.wav"))
+        if not has_node:
+            nodes["8"]["inputs"]["model"] = ["1", 0]
+        prompt = server.post("/prompt", {"prompt": nodes, "client_id": client})["prompt_id"]
+        history = server.wait_for(prompt)
+        assert history["status"]["status_str"] == "success", history["status"]["messages"][-1]
+        found.append(set(folder.glob("unitalk_sound_*.wav")) - before)
+    server.post("/unitalk/hear", {"client_id": client, "on": False})
+    without, (snippet,) = found
+    assert not without
+    (saved,) = history["outputs"]["99"]["audio"]
+    heard, whole = read_audio(snippet), read_audio(server.base / "output" / saved["filename"])
+    assert heard[1] == whole[1] == 16000
+    assert heard[0].std() > 1e-3
+    torch.testing.assert_close(heard[0][0], whole[0][0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow

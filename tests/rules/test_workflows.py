@@ -19,6 +19,7 @@ GRAPHS = sorted(path.stem for path in FOLDER.glob("*.json"))
 NOTES = {"MarkdownNote", "Note"}
 SEEDS = {"seed", "noise_seed"}  # stock widgets that are followed by "control after generate"
 THUMBNAIL_KB = 200
+ONCE_RUN = {"UniTalkLoadModel": 176, "UniTalkAssembleModel": 200}  # pixels, with the line that they then show
 LOADERS = ("UniTalk Load Model", "CLIPLoader", "VAELoader", "UniTalk Load Audio VAE")
 REAL_WEIGHTS = (*LOADERS, "704", "steps", "shift")
 
@@ -155,6 +156,13 @@ def test_no_node_lies_on_another_and_links_lead_to_the_right(arranging, name):
     over = [pair for pair in combinations(places, 2) if arranging.overlap(*(places[one] for one in pair))]
     assert not over, over
     assert all(places[source][0] <= places[target][0] for _, source, _, target, _, _ in graph["links"])
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_node_has_room_for_the_line_that_a_run_adds_to_it(name):
+    """The frontend makes it higher, and it would lie over the one below."""
+    heights = [(node["type"], node["size"][1]) for node in read(name)["nodes"]]
+    assert not [(kind, height) for kind, height in heights if height < ONCE_RUN.get(kind, 0)]
 
 
 @pytest.mark.parametrize("name", GRAPHS)

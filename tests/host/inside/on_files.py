@@ -58,6 +58,7 @@ def assembled() -> dict[str, Any]:
         "wrong": error_of(lambda: run("UniTalkAssembleModel", file.name, "twin", 0, "default")),
     }
     file.unlink()
+    found["heard"] = error_of(lambda: run("UniTalkHearWhileSampling", model, HERE.audio_vae))
     sound = save("ovi_audio.safetensors", stream(ovi(), "audio_model."))
     model, found["ovi"] = run("UniTalkAssembleModel", picture, sound, 0, "bf16")
     found["dtypes"] = sorted({str(one.dtype) for one in model.model.diffusion_model.parameters()})
@@ -224,6 +225,7 @@ def published_forms() -> dict[str, Any]:
     for dtype in ("fp8_e4m3fn", "fp8_e4m3fn_fast"):
         model, told = run("UniTalkLoadModel", "fp16.safetensors", "none", dtype)
         found[dtype] = [worst(one_step(model), exact), *in_memory(model)]
+    found["heard"] = error_of(lambda: run("UniTalkHearWhileSampling", model, HERE.audio_vae))
     make, args = model.cached_patcher_init
     plain = one_step(model)
     found["again"] = worst(one_step(make(*args, disable_dynamic=True)), plain)

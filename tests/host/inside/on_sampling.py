@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import wave
 from collections.abc import Callable
@@ -152,6 +153,28 @@ def sound_snippet() -> dict[str, Any]:
     finally:
         folder_paths.set_temp_directory(before)
     return {"left": len(left), "one file": len(set(names)), "long": long}
+
+
+@measure
+def heard_while_sampling() -> dict[str, Any]:
+    """Whose audio codec a MODEL is heard with; what a device without room for it does."""
+    key, form = core("nodes.hearing").CODEC, HERE.model.model.latent_format
+    model = run("UniTalkHearWhileSampling", HERE.model, HERE.audio_vae)
+    guided = run("UniTalkCouplingGuidance", model, 2.0, 2.0, 0.0, 1.0)
+    codec = HERE.audio_vae.first_stage_model.codec
+
+    def full(*_: Any) -> Any:
+        raise comfy.model_management.OOM_EXCEPTION("full")
+
+    crowded = copy.copy(codec)
+    crowded.decode = full
+    snippets = core("nodes.hearing").Snippets(crowded)
+    snippets.tell(pair(joint())[1], "5", "a browser")
+    return {
+        "followed": [one.model_options.get(key) is codec for one in (model, guided)],
+        "left": [key in HERE.model.model_options, form.heard is not None],
+        "crowded": snippets.codec is None,
+    }
 
 
 @measure

@@ -114,6 +114,8 @@ def wrong_vaes() -> dict[str, str]:
         "the video VAE for a voice": lambda: run(
             "UniTalkReferenceAudioEncode", HERE.positive, HERE.vae, audio()
         ),
+        "the video VAE to hear with": lambda: run("UniTalkHearWhileSampling", HERE.model, HERE.vae),
+        "the VAE of SD to hear with": lambda: run("UniTalkHearWhileSampling", HERE.model, vae_of_sd()),
         "the audio VAE at the stock decode": lambda: stock("VAEDecode", HERE.audio_vae, clip),
         "the video VAE at the stock audio decode": lambda: stock("VAEDecodeAudio", HERE.vae, clip),
         "the audio VAE at the stock tiles": lambda: stock(
@@ -163,6 +165,7 @@ def wrong_models() -> dict[str, str]:
         "UniTalkCouplingGuidance": lambda: run("UniTalkCouplingGuidance", model, *scales),
         "UniTalkSkipLayerGuidance": lambda: run("UniTalkSkipLayerGuidance", model, "3", *scales),
         "UniTalkStepCache": lambda: run("UniTalkStepCache", model, 0.1, 0.1, 0.15, 0.95),
+        "UniTalkHearWhileSampling": lambda: run("UniTalkHearWhileSampling", model, HERE.audio_vae),
         "UniTalkReferenceAudioEncode": lambda: run(
             "UniTalkReferenceAudioEncode", HERE.positive, HERE.audio_vae, audio(), model=model
         ),
