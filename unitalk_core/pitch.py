@@ -15,7 +15,7 @@ from .models.mel import MEL_16K
 
 SAMPLE_RATE = MEL_16K.sample_rate
 LOWEST, HIGHEST = 60.0, 450.0  # Hz
-WINDOW, HOP = 1024, MEL_16K.hop  # samples at 16 kHz
+WINDOW, HOP = 400, MEL_16K.hop  # samples at 16 kHz; 25 ms, as in the paper
 VOICED = 0.25  # threshold, a little above theirs for breathy voices
 
 

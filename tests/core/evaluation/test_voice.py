@@ -39,6 +39,16 @@ def test_a_glide_is_followed() -> None:
     assert (track - places).abs().nanmean() < 4
 
 
+def test_a_pitch_that_rises_and_falls_within_a_syllable_is_found() -> None:
+    rise = torch.linspace(80, 130, round(0.12 * RATE))
+    hertz = torch.cat([rise, rise.flip(0)]).repeat(5)
+    phase = 2 * math.pi * (hertz / RATE).cumsum(0)
+    voice = torch.stack([torch.sin(k * phase) / k**0.7 for k in range(1, 40)]).sum(0)
+    track = pitch_track(voice, RATE)
+    assert (~track.isnan()).float().mean() > 0.4
+    assert cents(median_pitch(voice, RATE), 105) < 100
+
+
 def test_silence_noise_and_a_click_have_no_pitch() -> None:
     noise = torch.randn(RATE, generator=torch.Generator().manual_seed(0))
     assert math.isnan(median_pitch(torch.zeros(RATE), RATE))
