@@ -13,6 +13,7 @@ await visit(url, async page => {
     try {
       await drop(page, path.basename(file), fs.readFileSync(file, 'utf8'));
       Object.assign(seen, await look(page), { boxes: await boxes(page) });
+      await page.mouse.move(0, 0); // off the button, which would explain itself
       await fit(page);
       await page.screenshot({ path: path.join(out, name + '.graph.png') });
       if (!seen.missing.length) {
