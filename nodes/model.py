@@ -346,12 +346,22 @@ def patcher_of(
     patcher = kind(model, load_device=device, offload_device=offload)
     if not comfy.model_management.is_device_cpu(offload):
         model.to(offload)
-    model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
+    model.load_model_weights(as_held(model.diffusion_model, tensors, patcher.is_dynamic()), "", assign=True)
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, checked)
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, put_back)
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, show_sound)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, patch_tables)
     return patcher
+
+
+def as_held(network: Network, tensors: dict[str, Tensor], dynamic: bool) -> dict[str, Tensor]:
+    """Weights in the types that a network holds them in, which it takes over: there is no second copy.
+
+    They leave `tensors` one by one. dynamic: the host makes the types when it runs a layer.
+    """
+    held = {} if dynamic else {name: one.dtype for name, one in network.named_parameters()}
+    names = list(tensors)
+    return {name: one.to(held.get(name, one.dtype)) for name in names for one in [tensors.pop(name)]}
 
 
 def set_precision(

@@ -18,7 +18,7 @@ from .config import ModelConfig
 from .models.mmdit import JointDiT
 from .weights.files import WeightsFile, open_weights
 from .weights.keymaps import find_part
-from .weights.quantised import dequantise
+from .weights.quantised import dequantised
 
 BLOCK = re.compile(r"(\w+)\.blocks\.(\d+)\.(.+)")
 Weights = dict[str, Tensor]
@@ -102,8 +102,8 @@ class FileBlocks:
 
 def read(file: WeightsFile, names: dict[str, str], dtype: torch.dtype) -> Weights:
     """Tensors of a file under our names, as plain ones of `dtype`."""
-    plain = dequantise({ours: file.read(theirs) for ours, theirs in names.items()}, dtype)
-    return {name: one.to(dtype) if one.is_floating_point() else one for name, one in plain.items()}
+    entries = {ours: file.entries[theirs] for ours, theirs in names.items()}
+    return dict(dequantised(entries, lambda ours: file.read(names[ours]), dtype))
 
 
 def mapped(weights: dict[str, Weights], change: Callable[[Tensor], Any]) -> dict[str, Weights]:

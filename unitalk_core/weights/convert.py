@@ -52,7 +52,7 @@ class Weights:
     def plain(self, name: str) -> Tensor:
         """A weight in float32, times its scale if it has one."""
         group = {one: self.read(one) for one in (name, scale_of(name, self.entries)) if one is not None}
-        return dequantise(group, torch.float32)[name].float()
+        return dequantise(group, torch.float32)[name]
 
 
 def convert(

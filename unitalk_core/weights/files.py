@@ -1,7 +1,7 @@
 """Tensors in files: safetensors (whole or in shards) and pickles without code, read and written strictly.
 
-A file fits a module exactly or not at all; nothing is written half. Files are mapped: what is not looked at
-is not read. `open_weights` and `write_tensors` go tensor by tensor, for files larger than memory.
+A file fits a module exactly or not at all; nothing is written half. `read_tensors` maps a file: what is not
+looked at is not read. `open_weights` and `write_tensors` go tensor by tensor, for files larger than memory.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import mmap
 import os
 import pickle
 import re
@@ -16,6 +17,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,10 +69,19 @@ class Entry(NamedTuple):
 
 
 class WeightsFile(NamedTuple):
-    """What a file holds, and each tensor of it when it is asked for. A tensor that is let go is unmapped."""
+    """What a file holds.
+
+    read: one tensor, in memory of its own; of a pickle a view of the file. mapped: all as views of the file.
+    """
 
     entries: dict[str, Entry]
     read: Callable[[str], Tensor]
+    mapped: Callable[[], dict[str, Tensor]]
+
+    def empty(self) -> dict[str, Tensor]:
+        """All on the meta device: names, shapes and types, no data."""
+        items = self.entries.items()
+        return {name: torch.empty(one.shape, dtype=one.dtype, device="meta") for name, one in items}
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -121,30 +132,22 @@ def open_weights(path: str | Path) -> WeightsFile:
     path = _existing(path)
     if path.name.endswith(".index.json"):
         shards = {name: path.with_name(shard) for name, shard in _shards(path).items()}
-        entries = {shard: _safetensors_entries(_existing(shard)) for shard in sorted(set(shards.values()))}
+        files = {shard: _open_safetensors(_existing(shard)) for shard in sorted(set(shards.values()))}
         for name, shard in shards.items():
-            if name not in entries[shard]:
+            if name not in files[shard].entries:
                 raise ValueError(f"{path} says that {shard.name} holds {name}, which is not there")
-        return WeightsFile(
-            {name: entries[shard][name] for name, shard in shards.items()},
-            lambda name: _read_one(shards[name], name),
-        )
+        entries = {name: files[shard].entries[name] for name, shard in shards.items()}
+        return WeightsFile(entries, lambda name: files[shards[name]].read(name), partial(_read_shards, path))
     if path.suffix == ".safetensors" and not SHARD.search(path.name):
-        return WeightsFile(_safetensors_entries(path), lambda name: _read_one(path, name))
+        return _open_safetensors(path)
     tensors = read_tensors(path)
     entries = {name: Entry(one.dtype, tuple(one.shape)) for name, one in tensors.items()}
-    return WeightsFile(entries, tensors.__getitem__)
+    return WeightsFile(entries, tensors.__getitem__, lambda: tensors)
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes without the data, for a look at a file of any size."""
     return {name: one.shape for name, one in open_weights(path).entries.items()}
-
-
-def empty_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file on the meta device: names, shapes and types, no data."""
-    entries = open_weights(path).entries.items()
-    return {name: torch.empty(one.shape, dtype=one.dtype, device="meta") for name, one in entries}
 
 
 def save_tensors(
@@ -273,25 +276,34 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _damaged(path, error) from error
 
 
-def _safetensors_entries(path: Path) -> dict[str, Entry]:
+def _open_safetensors(path: Path) -> WeightsFile:
+    """By its head. `safe_open` says whether a file is whole; it takes milliseconds to give each tensor."""
     try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 not a dict
-            found = {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
+        with safe_open(path, framework="pt"), path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            table = json.loads(file.read(size))
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
-    for name, (dtype, _) in found.items():
-        if dtype not in DTYPES:
-            raise ValueError(f"{path} holds {name} as {dtype}; known are {', '.join(DTYPES)}")
-    return {name: Entry(DTYPES[dtype], shape) for name, (dtype, shape) in found.items()}
+    table.pop("__metadata__", None)
+    for name, one in table.items():
+        if one["dtype"] not in DTYPES:
+            raise ValueError(f"{path} holds {name} as {one['dtype']}; known are {', '.join(DTYPES)}")
+    entries = {name: Entry(DTYPES[one["dtype"]], tuple(one["shape"])) for name, one in table.items()}
+    return WeightsFile(
+        entries,
+        lambda name: _read_one(path, 8 + size + table[name]["data_offsets"][0], entries[name]),
+        partial(_read_safetensors, path),
+    )
 
 
-def _read_one(path: Path, name: str) -> Tensor:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+def _read_one(path: Path, start: int, entry: Entry) -> Tensor:
+    """In pages of its own, which go back to the system with the tensor: malloc keeps what is freed."""
+    pages = mmap.mmap(-1, max(1, entry.bytes))
+    with path.open("rb") as file:
+        file.seek(start)
+        if file.readinto(memoryview(pages)[: entry.bytes]) < entry.bytes:
+            raise _damaged(path, EOFError())
+    return torch.frombuffer(pages, dtype=torch.uint8)[: entry.bytes].view(entry.dtype).reshape(entry.shape)
 
 
 def _read_shards(path: Path) -> dict[str, Tensor]:

@@ -37,8 +37,8 @@ from ..models.vocoder import BigVGAN, BigVGANConfig, fold_weight_norm
 from ..models.vocos import Vocos, VocosConfig
 from . import shapes
 from .files import (
-    empty_tensors,
     load_weights,
+    open_weights,
     read_bytes,
     read_metadata,
     read_shapes,
@@ -48,7 +48,7 @@ from .files import (
 from .formats import AUDIO
 from .keymaps import find_part, recognise
 from .lora import is_lora_file
-from .quantised import dequantise, quantise_int8
+from .quantised import dequantise, dequantised, quantise_int8
 
 Source = str | Path
 Unpack = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -277,19 +277,29 @@ def describe(path: Source) -> dict[str, Any]:
 def _part(
     path: Source, part: str, dtype: torch.dtype | None, device: str = "cpu", unpack: Unpack = dequantise
 ) -> dict[str, Tensor]:
-    """One part of a file in our names and as plain tensors, floating point ones in `dtype` if given."""
-    tensors = empty_tensors(path) if device == "meta" else read_tensors(path)
-    if is_lora_file(tensors):
+    """One part of a file in our names and as plain tensors, floating point ones in `dtype` if given.
+
+    What keeps its type stays mapped. The rest is read and changed one by one, the largest first, so that
+    there is never more than the result and a small tensor beside it.
+    """
+    file = open_weights(path)
+    if is_lora_file(file.entries):
         raise ValueError(f"{path} is a LoRA and holds no {part}; load it beside the model that it belongs to")
-    found = find_part(tensors, part, path)
+    found = find_part(file.entries, part, path)
+    tensors = found.take(file.empty() if device == "meta" else file.mapped())
+    names = found.take({name: name for name in file.entries})
+
+    def read(name: str) -> Tensor:
+        stays = tensors[name].is_meta or tensors[name].dtype == dtype
+        return tensors[name] if stays else file.read(names[name])
+
     try:
-        own = found.take(tensors)
-        weights = unpack(own) if dtype is None else dequantise(own, dtype)
+        if dtype is None:
+            return unpack(tensors)
+        largest_first = dict(sorted(tensors.items(), key=lambda item: -item[1].nbytes))
+        return dict(dequantised(largest_first, read, dtype))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if dtype is None:
-        return weights
-    return {name: one.to(dtype) if one.is_floating_point() else one for name, one in weights.items()}
 
 
 def _without_text(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

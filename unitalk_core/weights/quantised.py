@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -25,24 +25,32 @@ def dequantise(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) 
     """Floating point weights from quantised ones; every other tensor is passed on as it is.
 
     Scales: `<linear>.scale_weight` or `<name>_scale`, one number, or one per row of the first axis.
-    dtype: of what was quantised; by default float16 for fp8 (which it holds exactly) and float32 for int8,
-    with the float16 that stands beside int8.
+    dtype: of all floating point weights; by default float16 for fp8 (which it holds exactly) and float32 for
+    int8, with the float16 that stands beside int8, and for the others what they have.
     """
-    check_scales(tensors)
-    plain, int8 = {}, any(one.dtype == torch.int8 for one in tensors.values())
-    for name, one in tensors.items():
-        if name.rpartition(".")[2] in QUANT_MARKS or _scaled_by(name, tensors):
-            _check_format(name, one)
+    return dict(dequantised(tensors, tensors.__getitem__, dtype))
+
+
+def dequantised(
+    entries: Mapping[str, Any], read: Callable[[str], Tensor], dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """The same one by one. entries: anything with a dtype, by name; read: gives the tensor of a name."""
+    check_scales(entries)
+    int8 = any(one.dtype == torch.int8 for one in entries.values())
+    for name, entry in entries.items():
+        if name.rpartition(".")[2] in QUANT_MARKS or _scaled_by(name, entries):
+            if name.endswith("comfy_quant"):
+                _check_format(name, read(name))
             continue
-        scale = tensors.get(scale_of(name, tensors))
-        if one.dtype in FLOAT8 or (one.dtype == torch.int8 and scale is not None):
-            usual = torch.float16 if one.dtype in FLOAT8 else torch.float32
-            plain[name] = _times(name, one, scale).to(dtype or usual)
-        elif int8 and one.dtype == torch.float16:
-            plain[name] = one.to(dtype or torch.float32)
+        scale = scale_of(name, entries)
+        if entry.dtype in FLOAT8 or scale is not None:
+            usual = torch.float16 if entry.dtype in FLOAT8 else torch.float32
+            yield name, _times(name, read(name), None if scale is None else read(scale)).to(dtype or usual)
+        elif entry.dtype.is_floating_point:
+            usual = torch.float32 if int8 and entry.dtype == torch.float16 else entry.dtype
+            yield name, read(name).to(dtype or usual)
         else:
-            plain[name] = one
-    return plain
+            yield name, read(name)
 
 
 def in_fp8(tensors: Mapping[str, Tensor], every: bool = False, fast: bool | None = None) -> dict[str, Tensor]:
@@ -158,7 +166,7 @@ def _scale_names(name: str) -> tuple[str, ...]:
     return (f"{name}_scale", f"{layer}{dot}scale_weight") if last == "weight" else (f"{name}_scale",)
 
 
-def _scaled_by(name: str, tensors: Mapping[str, Tensor]) -> bool:
+def _scaled_by(name: str, tensors: Mapping[str, Any]) -> bool:
     """Whether `name` is the scale of another tensor that is there and quantised."""
     if name.endswith("scale_weight"):
         return True
@@ -167,7 +175,7 @@ def _scaled_by(name: str, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _check_format(name: str, one: Tensor) -> None:
-    if not name.endswith("comfy_quant") or one.is_meta:
+    if one.is_meta:
         return
     stated = json.loads(bytes(one.flatten().tolist()))
     if stated.get("format") not in {"float8_e4m3fn", "float8_e5m2"}:

@@ -13,6 +13,7 @@ from torch import nn
 
 from unitalk_core.weights.files import (
     load_weights,
+    open_weights,
     read_metadata,
     read_shapes,
     read_tensors,
@@ -37,6 +38,20 @@ def test_what_is_saved_is_read_again(tmp_path: Path, weights) -> None:
     assert same(read_tensors(path), weights)
     assert read_metadata(path) == {"note": "text", "unitalk": '{"depth": 6}'}
     assert read_shapes(path) == {"a.weight": (4, 3), "a.bias": (4,)}
+
+
+def test_a_tensor_is_read_alone_as_it_is_among_all(tmp_path: Path, weights) -> None:
+    kinds = {"b": torch.tensor([True, False]), "s": torch.tensor(3.5), "e": torch.empty(0, 4)}
+    kinds |= {"f": torch.ones(3, 5).to(torch.float8_e4m3fn), "i": torch.arange(7), "h": torch.ones(3).half()}
+    path = tmp_path / "w.safetensors"
+    save_file(weights | kinds, path)  # in the library's own order
+    file = open_weights(path)
+    for name, one in file.mapped().items():
+        assert file.entries[name] == (one.dtype, tuple(one.shape))
+        assert torch.equal(file.read(name).float(), one.float())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="cut off"):
+        file.read("b")
 
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, weights) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unitalk_core.av import AV
 from unitalk_core.config import OVI_720, OVI_AUDIO, TINY, UNITALK, UNITALK_AUDIO, WAN_VIDEO, ModelConfig
+from unitalk_core.footprint import LiveBytes, weight_bytes
 from unitalk_core.models.audio_codec import AudioCodec
 from unitalk_core.models.audio_vae import AUDIO_VAE_16K, AudioVAE, fold, project_weights
 from unitalk_core.models.griffin_lim import GriffinLim
@@ -138,6 +139,39 @@ def test_scaled_fp8_becomes_half_precision(tmp_path: Path) -> None:
         torch.testing.assert_close(one.float(), weights[name], rtol=0.07, atol=2e-3)
     model, _ = load_model(tmp_path / "fp8.safetensors", dtype=torch.bfloat16)
     assert {one.dtype for one in model.state_dict().values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".safetensors.index.json"])
+def test_another_precision_is_that_of_each_weight_alone(tmp_path: Path, suffix: str) -> None:
+    weights = {name: one.half() if one.ndim > 1 else one for name, one in trained(SMALL_OVI).items()}
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".pth":
+        torch.save(weights, path)
+    elif suffix == ".safetensors":
+        save_tensors(path, weights)
+    else:
+        names, table = list(weights), {}
+        for i in range(2):
+            table |= dict.fromkeys(names[i::2], f"m-0000{i + 1}-of-00002.safetensors")
+            save_tensors(tmp_path / table[names[i]], {name: weights[name] for name in names[i::2]})
+        path.write_text(json.dumps({"weight_map": table}))
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        model, config = load_model(path, dtype=dtype)
+        assert config.streams == SMALL_OVI.streams
+        assert same(model, {name: one.to(dtype) for name, one in weights.items()})
+        assert {one.dtype for one in model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_loading_makes_no_more_than_the_weights_in_their_new_precision(tmp_path: Path, dtype) -> None:
+    """Beside the file, which is mapped: in its own precision it costs nothing but its pages."""
+    weights = {name: one.half() for name, one in trained(SMALL_OVI).items()}
+    save_tensors(tmp_path / "m.safetensors", weights)
+    with LiveBytes("cpu") as live:
+        model, _ = load_model(tmp_path / "m.safetensors", dtype=dtype)
+    made = live.peak - sum(one.nbytes for one in weights.values())
+    size = 0 if dtype == torch.float16 else weight_bytes(model)
+    assert size <= made <= 1.1 * size
 
 
 def test_a_lora_that_is_taken_for_a_model_is_called_one(tmp_path: Path) -> None:
