@@ -72,7 +72,7 @@ def transformer(size: tuple[int, ...], dtype: torch.dtype, device: torch.device)
     with torch.device("meta"):
         ours, hosts = JointDiT(config), wan.WanModel(model_type="t2v", dtype=dtype, **sizes)
     weights = random_weights(ours, dtype, device)
-    in_nodes = network_of_nodes(config, dtype, ops.disable_weight_init)
+    in_nodes, texts = network_of_nodes(config, dtype, ops.disable_weight_init)
     for one in (ours, in_nodes):
         one.load_state_dict(weights, assign=True)
     own = {name.removeprefix("video_model."): one for name, one in weights.items()}
@@ -94,20 +94,20 @@ def transformer(size: tuple[int, ...], dtype: torch.dtype, device: torch.device)
         "host": partial(host_with, chosen),
         "ours": partial(of, ReadingOnce(ours)),
         "ours, text read anew": partial(of, ours),
-        "ours in the nodes": lambda: in_nodes([x], timestep, text, {}),
+        "ours in the nodes": partial(in_nodes, [x], timestep, text, {"unitalk_texts": texts()}),
         "host with PyTorch's attention": partial(host_with, attention_pytorch),
     }
 
 
-def network_of_nodes(config: ModelConfig, dtype: torch.dtype, operations: Any) -> nn.Module:
-    """The network as the nodes build it: of the host's layers, with the attention that the host chooses."""
+def network_of_nodes(config: ModelConfig, dtype: torch.dtype, operations: Any) -> tuple[nn.Module, type]:
+    """The network as the nodes build it, of the host's layers, and what keeps texts for it in a run."""
     spec = importlib.util.spec_from_file_location(
         "unitalk_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
     sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     module = importlib.import_module("unitalk_pack.nodes.model")
     same = importlib.import_module("unitalk_pack.unitalk_core.config").ModelConfig.from_json(config.to_json())
-    return module.Network(same, dtype, "meta", operations)
+    return module.Network(same, dtype, "meta", operations), module.Texts
 
 
 def vae(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, encoding: bool = False) -> Ways:

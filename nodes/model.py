@@ -38,6 +38,7 @@ from ..unitalk_core.diffusion.denoiser import effective_coupling, token_timestep
 from ..unitalk_core.models.audio_codec import AudioCodec
 from ..unitalk_core.models.markup import check_markup
 from ..unitalk_core.models.mmdit import Hooks, JointDiT
+from ..unitalk_core.models.text import Texts
 from ..unitalk_core.models.voices import Span, Voices, check_spans
 from ..unitalk_core.weights.loading import CONFIG, as_tensor
 from ..unitalk_core.weights.lora import PREFIX, part_of
@@ -98,13 +99,13 @@ class Network(JointDiT):
         **given: Any,
     ) -> list[Tensor] | Tensor:
         latent = host.by_rank([x] if torch.is_tensor(x) else list(x))
-        heard = self._heard(**given)
+        heard, read = self._heard(**given), options.get("unitalk_texts", lambda text: text)
         velocity = (
             super()
             .forward(
                 latent,
                 AV(timestep, timestep) if torch.is_tensor(timestep) else AV(*timestep),
-                AV(context, context if sound_context is None else sound_context),
+                AV(context, context if sound_context is None else sound_context).map(read),
                 None if heard is None else AV(heard, heard),
                 couple=(
                     couple[0] and options.get("a2v_cross_attn", True),
@@ -350,6 +351,7 @@ def patcher_of(
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, checked)
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, put_back)
     patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, show_sound)
+    patcher.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, reading_once)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, patch_tables)
     return patcher
 
@@ -463,6 +465,17 @@ def check_flow(sampling: Any) -> None:
             f"this model is a flow with timesteps up to {LAST_TIMESTEP}; a ModelSampling node makes "
             f"{type(sampling).__bases__[0].__name__} up to {last:g} of it; use ModelSamplingSD3 for its shift"
         )
+
+
+def reading_once(executor: Any, *given: Any, **options: Any) -> Tensor:
+    """Around the sampling of any sampler: a text is read in the first step that has it.
+
+    Unless hooks or training change the weights between the steps, and with them what is read.
+    """
+    guider = executor.class_obj
+    if not guider.model_patcher.hook_patches and not comfy.model_management.in_training:
+        guider.model_options.setdefault("transformer_options", {})["unitalk_texts"] = Texts()
+    return executor(*given, **options)
 
 
 def put_back(

@@ -151,6 +151,10 @@ def test_a_lora_of_the_stock_spelling_acts_by_its_strength_and_goes_again(measur
     assert found["1.0"] > 1e-4
 
 
+def test_a_run_reads_a_text_once_unless_hooks_change_the_weights(measured):
+    assert measured("readings") == {"plain": 1, "again": 1, "hooked": 3}
+
+
 def test_a_lora_changes_the_streams_that_its_strengths_name(measured):
     found = measured("lora_by_parts")
     assert (found["both"], found["picture"], found["sound"]) == ([True, True], [True, False], [False, True])

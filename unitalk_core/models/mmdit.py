@@ -126,7 +126,9 @@ class JointDiT(nn.Module):
 def forward_block(blocks: AV[Block | None], meeting: Joint, state: AV[StreamState]) -> AV[StreamState]:
     """One block of both streams; they meet where `meeting` says."""
     mods, qkv = before_attention(blocks, state)
-    return after_attention(blocks, state, mods, meeting.attend(qkv), meeting.others, meeting.attention)
+    attended = meeting.attend(qkv)
+    del qkv  # or it would be there beside the FFN
+    return after_attention(blocks, state, mods, attended, meeting.others, meeting.attention)
 
 
 def before_attention(blocks: AV[Block | None], state: AV[StreamState]) -> tuple[AV[Mods], AV[QKV]]:

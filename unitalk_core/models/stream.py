@@ -19,6 +19,7 @@ from torch.nn import functional
 from ..config import StreamConfig
 from .attention import QKV, Attention, Bands, merge_heads
 from .layers import (
+    GELU,
     CrossAttention,
     GatedConv,
     Head,
@@ -47,7 +48,7 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(config, fusion, ops)
         self.ffn = nn.Sequential(
             ops.Linear(config.width, config.ffn_width),
-            nn.GELU(approximate="tanh"),
+            GELU(approximate="tanh"),
             ops.Linear(config.ffn_width, config.width),
         )
 
@@ -98,7 +99,7 @@ class Stream(nn.Module):
         self.config, width = config, config.width
         self.patch_embedding = _input_layer(config, ops)
         self.text_embedding = nn.Sequential(
-            ops.Linear(config.text_dim, width), nn.GELU(approximate="tanh"), ops.Linear(width, width)
+            ops.Linear(config.text_dim, width), GELU(approximate="tanh"), ops.Linear(width, width)
         )
         self.time_embedding = nn.Sequential(
             ops.Linear(config.freq_dim, width), nn.SiLU(), ops.Linear(width, width)

@@ -5,6 +5,7 @@ b batch
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ Kept = dict[nn.Module, Any]
 """By the layer that made it."""
 
 T = TypeVar("T")
+
+MOST_TEXTS = 8  # a step has up to six; a text that changes with every step must not pile up
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +40,30 @@ def once(kept: Kept | None, layer: nn.Module, make: Callable[[], T]) -> T:
     return kept[layer]
 
 
+class Texts:
+    """The last texts of one sampling run: equal features give the same `Text`."""
+
+    def __init__(self) -> None:
+        self.seen = deque[Text](maxlen=MOST_TEXTS)
+
+    def __call__(self, features: Tensor) -> Text:
+        for text in self.seen:
+            if text.features is features or _same(text.features, features):
+                return text
+        self.seen.append(Text(features))
+        return self.seen[-1]
+
+
 class ReadingOnce:
     """A model for one sampling run: it reads each text in the first step that has it."""
 
     def __init__(self, model: Callable[..., AV[Tensor | None]]) -> None:
-        self.model, self.texts = model, list[Text]()
+        self.model, self.texts = model, Texts()
 
     def __call__(
         self, latent: AV, timestep: AV, context: AV[Tensor | None], *args: Any, **options: Any
     ) -> AV[Tensor | None]:
-        return self.model(latent, timestep, context.map(self._text), *args, **options)
-
-    def _text(self, features: Tensor) -> Text:
-        for text in self.texts:
-            if text.features is features or _same(text.features, features):
-                return text
-        self.texts.append(Text(features))
-        return self.texts[-1]
+        return self.model(latent, timestep, context.map(self.texts), *args, **options)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

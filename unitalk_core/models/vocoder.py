@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .stored import StoredConfig
+from .winograd import convolved
 
 TAPS = 12  # of the anti-aliasing filter
 BLOCK = 16  # samples that it filters in one product
@@ -146,7 +147,7 @@ class AMPBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         firsts, seconds = self.activations[::2], self.activations[1::2]
         for act1, conv1, act2, conv2 in zip(firsts, self.convs1, seconds, self.convs2, strict=True):
-            x = x + conv2(act2(conv1(act1(x))))
+            x = x + convolved(conv2, act2(convolved(conv1, act1(x))))
         return x
 
 
@@ -171,20 +172,25 @@ class Activation(nn.Module):
         return torch.cat([_shaped(part, rates, up, down) for part, *rates in parts], dim=1)
 
     def _matrices(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """What the filters make of each sample of a block and its neighbours: (L + 10, 2L), (2L + 10, L)."""
+        """What the filters make of a block and its neighbours: (L + 16, 2L + 10) and (2L + 10, L)."""
         up, down = self.upsample.filter.to(like), self.downsample["lowpass"].filter.to(like)
-        samples, doubled = (torch.eye(size + 10).to(like)[:, None] for size in (BLOCK, 2 * BLOCK))
-        rising = 2 * F.conv_transpose1d(samples, up, stride=2)[..., 15:-15]
+        samples, doubled = (torch.eye(size).to(like)[:, None] for size in (BLOCK + 16, 2 * BLOCK + 10))
+        rising = 2 * F.conv_transpose1d(samples, up, stride=2)[..., 16:-16]
         return rising[:, 0], F.conv1d(doubled, down, stride=2)[:, 0]
 
 
 def _shaped(x: Tensor, rates: list[Tensor], up: Tensor, down: Tensor) -> Tensor:
-    length = x.shape[2]
-    spare = -length % BLOCK  # samples up to a whole block, cut off again
-    x = F.pad(x, (5, 5 + spare), mode="replicate").unfold(2, len(up), BLOCK) @ up
-    x = snake(x.flatten(2)[..., : 2 * length], *rates)
-    x = F.pad(x, (5, 6 + 2 * spare), mode="replicate").unfold(2, len(down), 2 * BLOCK) @ down
-    return x.flatten(2)[..., :length]
+    """Block by block, each with the neighbours that both filters see; the ends go on as they end."""
+    length, blocks = x.shape[2], -(-x.shape[2] // BLOCK)
+    first, last = x[..., :1], x[..., -1:]
+    after = 8 + blocks * BLOCK - length  # up to a whole block, cut off again
+    x = torch.cat([first.expand(-1, -1, 8), x, last.expand(-1, -1, after)], dim=2)  # sooner than F.pad
+    x = snake(x.unfold(2, len(up), BLOCK) @ up, *(rate[..., None] for rate in rates))
+    x[:, :, 0, :5] = x[:, :, 0, 5:6]
+    for i in range(max(0, blocks - 2), blocks):
+        end = 5 + 2 * (length - i * BLOCK)
+        x[:, :, i, end:] = x[:, :, i, end - 1 : end]
+    return (x @ down).flatten(2)[..., :length]
 
 
 class SnakeBeta(nn.Module):

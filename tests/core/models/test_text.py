@@ -9,7 +9,7 @@ from torch import nn
 from tests.core.models.test_mmdit import inputs, randomised
 from unitalk_core.av import AV
 from unitalk_core.models.mmdit import JointDiT
-from unitalk_core.models.text import ReadingOnce
+from unitalk_core.models.text import MOST_TEXTS, ReadingOnce, Texts
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,13 @@ def test_a_long_clip_keeps_nothing_of_its_text():
     model, (_, timestep, context, reference) = randomised(), inputs(batch=1)
     run = ReadingOnce(model)
     run(AV(torch.randn(1, 48, 40, 4, 4), torch.randn(1, 20, 12)), timestep, context, reference)
-    kept = {layer for text in run.texts for layer in text.kept}
+    kept = {layer for text in run.texts.seen for layer in text.kept}
     assert model.audio_model in kept
     assert model.video_model not in kept
+
+
+def test_texts_that_change_with_every_step_do_not_pile_up():
+    run = Texts()
+    for step in range(3 * MOST_TEXTS):
+        run(torch.full((1, 2, 3), float(step)))
+    assert len(run.seen) == MOST_TEXTS

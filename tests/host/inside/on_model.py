@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import comfy.hooks
 import comfy.model_management
 import comfy.nested_tensor
 import comfy.patcher_extension
@@ -15,7 +16,7 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
-from rig import HERE, SIZE, core, core_noise, error_of, host_nodes, measure, run, worst
+from rig import HERE, SIZE, core, core_noise, empty, error_of, host_nodes, measure, run, stock, worst
 
 
 def velocity(
@@ -98,6 +99,28 @@ def lora() -> dict[str, float]:
         found[str(strength)] = worst(velocity(model=patched)[0], plain[0])
     found["after"] = worst(velocity()[0], plain[0])
     return found
+
+
+@measure
+def readings() -> dict[str, int]:
+    """How often a layer reads the text in three steps: as it is, and with a LoRA as a hook on it."""
+    key = "diffusion_model.video_model.text_embedding.2"
+    up, down = torch.ones(192, 1), torch.ones(1, 192)
+    lora = {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down}
+    hook = comfy.hooks.create_hook_lora(lora, 1.0, 0.0)
+    hooked = comfy.hooks.set_hooks_for_conditioning(HERE.positive, hook)
+    layer, calls = HERE.model.model.diffusion_model.video_model.text_embedding[2], []
+
+    def count(text: Any) -> int:
+        calls.clear()
+        stock("KSampler", HERE.model, 1, 3, 1.0, "euler", "simple", text, HERE.negative, empty())
+        return len(calls)
+
+    counter = layer.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        return {"plain": count(HERE.positive), "again": count(HERE.positive), "hooked": count(hooked)}
+    finally:
+        counter.remove()
 
 
 @measure
