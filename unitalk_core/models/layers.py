@@ -89,6 +89,30 @@ class GELU(nn.GELU):
         return torch.ops.aten.gelu_(x, approximate=self.approximate)
 
 
+class FeedForward(nn.Sequential):
+    """Linear, GELU, linear; in bfloat16 on a CPU the first two are one product, which rounds once."""
+
+    def __init__(self, width: int, hidden: int, ops: Any) -> None:
+        super().__init__(ops.Linear(width, hidden), GELU(approximate="tanh"), ops.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide, _, narrow = self
+        if not _fuses(wide, x):
+            return super().forward(x)
+        return narrow(torch.ops.mkldnn._linear_pointwise(x, wide.weight, wide.bias, "gelu", [], "tanh"))
+
+
+def _fuses(linear: nn.Module, x: Tensor) -> bool:
+    """Whether the product that torch.compile makes of both on a CPU can be called: it has no gradient, and is
+    no gain in float32. A host's own layers have their weights elsewhere."""
+    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or type(linear) is not nn.Linear:
+        return False
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return known and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def turned_norm(norm: nn.RMSNorm, x: Tensor, heads: int, turn: Tensor) -> Tensor:
     """(b, n, d) -> (b, h, n, d / h), normalised and rotated. turn: (2, n, d / 2h).
 

@@ -21,6 +21,7 @@ from .attention import QKV, Attention, Bands, merge_heads
 from .layers import (
     GELU,
     CrossAttention,
+    FeedForward,
     GatedConv,
     Head,
     Modulation,
@@ -46,11 +47,7 @@ class Block(nn.Module):
         self.self_attn = SelfAttention(config, ops)
         self.norm3 = ops.LayerNorm(config.width, eps=config.eps)
         self.cross_attn = CrossAttention(config, fusion, ops)
-        self.ffn = nn.Sequential(
-            ops.Linear(config.width, config.ffn_width),
-            GELU(approximate="tanh"),
-            ops.Linear(config.ffn_width, config.width),
-        )
+        self.ffn = FeedForward(config.width, config.ffn_width, ops)
 
     def forward(self, run: Callable[[Any], Any], state: Any) -> Any:
         """`run(state)`, which calls the methods below for this block and for the other stream's.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from unitalk_core.av import AV
 from unitalk_core.config import OVI_720, TINY, UNITALK, WAN
 from unitalk_core.models import attention
-from unitalk_core.models.attention import QKV, joint_attention, sdpa
+from unitalk_core.models.attention import QKV, joint_attention, sdpa, split_heads
 from unitalk_core.models.coupling import Joint
-from unitalk_core.models.layers import CrossAttention, Timesteps
+from unitalk_core.models.layers import CrossAttention, FeedForward, Timesteps, turned_norm
 from unitalk_core.models.mmdit import Hooks, JointDiT, forward_block, initialise
+from unitalk_core.models.rope import rotate, rotation
 from unitalk_core.models.stream import Stream
 
 SMALL = replace(
@@ -278,3 +281,25 @@ def test_a_block_compiles_without_a_graph_break():
     made = compiled(blocks, Joint(), state)
     plain = forward_block(blocks, Joint(), state)
     made.map(lambda one, other: torch.testing.assert_close(one.tokens, other.tokens), plain)
+
+
+@torch.no_grad()
+def test_in_half_precision_the_ffn_rounds_once_less_than_layer_by_layer():
+    torch.manual_seed(0)
+    ffn, x = FeedForward(64, 256, nn), torch.randn(2, 40, 64)
+    half, true = ffn.bfloat16(), x.bfloat16()
+    wide, act, narrow = half
+    apart = narrow(act(wide(true)))
+    exact = copy.deepcopy(half).double()(true.double())
+    errors = [(one - exact).norm() / exact.norm() for one in (half(true), apart)]
+    assert errors[0] < 1.05 * errors[1] < 0.01
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_normalised_and_turned_at_once_is_one_after_the_other(dtype: torch.dtype, error: float):
+    torch.manual_seed(0)
+    norm, x = nn.RMSNorm(48, eps=1e-6).to(dtype), torch.randn(2, 5, 48).to(dtype)
+    nn.init.normal_(norm.weight)
+    turn = rotation(torch.randn(5, 8))
+    plain = rotate(split_heads(norm(x), 3), turn)
+    torch.testing.assert_close(turned_norm(norm, x, 3, turn), plain, rtol=error, atol=error)
