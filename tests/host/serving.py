@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_SECONDS, RUN_SECONDS = 600, 1200
+START_SECONDS, RUN_SECONDS, ANSWER_SECONDS = 600, 1200, 600  # on a machine that may stand still
 FLAGS = (
     "--cpu", "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
     "--preview-method", "latent2rgb", "--listen", "127.0.0.1",
@@ -71,7 +71,7 @@ class Server:
         return self.log.read_text("utf8", errors="replace")
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=ANSWER_SECONDS) as answer:
             return json.load(answer)
 
     def post(self, path: str, data: Any) -> Any:
@@ -79,7 +79,7 @@ class Server:
         head = {"content-type": "application/json"}
         request = urllib.request.Request(self.url + path, json.dumps(data).encode(), head)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             return {"status": error.code, "refused": json.load(error)}
