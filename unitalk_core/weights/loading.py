@@ -27,6 +27,7 @@ from ..models.mmdit import JointDiT
 from ..models.text_encoder import (
     PhonemeConfig,
     PhonemeEncoder,
+    Tokenize,
     UMT5Config,
     UMT5Encoder,
     folder_tokenizer,
@@ -61,6 +62,10 @@ EMBEDDED_FILES = (
 )
 CONFIG = "unitalk"  # of the metadata, or of the tensor
 TEXT_ENCODER = "text_encoder."  # prefix of the phoneme encoder in the miniature's model file
+PIECES = "spiece_model"  # name of the tensor of bytes in ComfyUI's files of UMT5
+SPIECES = ("spiece.model", "google/umt5-xxl/spiece.model", "../tokenizer/spiece.model")
+"""Where a tokenizer lies, seen from its text encoder: alone, as Wan has it, as diffusers has it."""
+UNUSED_TOKENS = 512  # at most: an embedding is a little larger than its tokenizer
 MELS = {config.mels: config for config in (MEL_16K, MEL_44K)}
 
 
@@ -193,7 +198,11 @@ def load_audio_codec(vae: Source, vocoder: Source | None = None) -> AudioCodec:
     mel = MelConfig.from_json(stored) if stored else MELS.get(audio_vae.config.mels)
     if mel is None:
         raise ValueError(f"{vae} has {audio_vae.config.mels} mels; known are {' and '.join(map(str, MELS))}")
-    return AudioCodec(Mel(mel), audio_vae, GriffinLim(mel) if vocoder is None else load_vocoder(vocoder))
+    voice = GriffinLim(mel) if vocoder is None else load_vocoder(vocoder)
+    try:
+        return AudioCodec(Mel(mel), audio_vae, voice)
+    except ValueError as error:
+        raise ValueError(f"{vae} and {vocoder} do not belong together: {error}") from error
 
 
 def load_text_encoder(
@@ -201,21 +210,68 @@ def load_text_encoder(
 ) -> UMT5Encoder:
     """UMT5 from Wan's file, transformers' or ComfyUI's (fp8).
 
-    tokenizer: its folder; not needed where the file holds `spiece_model`, or beside Wan's `google/umt5-xxl`.
+    tokenizer: its folder; not needed where the file holds `spiece_model`, or where `SPIECES` lie beside it.
     """
     weights = _part(path, "text encoder", dtype, device)
     weights.pop("encoder.embed_tokens.weight", None)
-    pieces = weights.pop("spiece_model", None)
-    pieces = None if device == "meta" else pieces
-    beside = Path(path).parent / "google" / "umt5-xxl"
-    if tokenizer is not None or (pieces is None and beside.is_dir()):
-        tokenize = folder_tokenizer(tokenizer or beside)
-    else:
-        tokenize = None if pieces is None else sentencepiece_tokenizer(pieces)
+    pieces = weights.pop(PIECES, None)
     with shapes.reading_sizes(path):
         config = UMT5Config.from_tensors(weights)
     shapes.check_depth(path, config.dim, config.depth)
+    tokenize = None if device == "meta" else _tokenize(path, pieces, tokenizer, config.vocabulary)
     return built(lambda: UMT5Encoder(config, tokenize), weights, path)
+
+
+def read_text_encoder(path: Source, unpack: Unpack = dequantise) -> tuple[dict[str, Tensor], UMT5Config]:
+    """UMT5's weights in transformers' names, with its SentencePiece model as `spiece_model`, and its sizes.
+
+    Names and shapes are checked before a weight is read. FileNotFoundError if there is no tokenizer.
+    """
+    config = load_text_encoder(path, device="meta").config
+    weights = _part(path, "text encoder", None, unpack=unpack)
+    weights.pop("encoder.embed_tokens.weight", None)
+    pieces = weights.get(PIECES)
+    if pieces is None:
+        pieces = pieces_beside(path, config.vocabulary)
+    if pieces is None:
+        raise FileNotFoundError(
+            f"{path} has no tokenizer inside and none beside it; put Wan's google/umt5-xxl/spiece.model there"
+        )
+    return weights | {PIECES: pieces}, config
+
+
+def pieces_beside(path: Source, vocabulary: int) -> Tensor | None:
+    """The bytes of a SentencePiece model that lies where `SPIECES` says; ValueError if it is another one's.
+
+    vocabulary: how many tokens the text encoder knows; the last few stand for no piece.
+    """
+    found = next((one for one in (Path(path).parent / place for place in SPIECES) if one.is_file()), None)
+    if found is None:
+        return None
+    pieces = torch.frombuffer(bytearray(found.read_bytes()), dtype=torch.uint8)
+    count = piece_count(pieces, found)
+    if not vocabulary - UNUSED_TOKENS <= count <= vocabulary:
+        raise ValueError(f"{found} has {count} pieces, and {path} knows {vocabulary}; take that of umT5")
+    return pieces
+
+
+def piece_count(pieces: Tensor, source: Source) -> int:
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        return SentencePieceProcessor(model_proto=pieces.numpy().tobytes()).get_piece_size()
+    except RuntimeError as error:
+        raise ValueError(f"{source} is no SentencePiece model; fetch it again") from error
+
+
+def _tokenize(path: Source, pieces: Tensor | None, folder: Source | None, vocabulary: int) -> Tokenize | None:
+    """What makes ids of text: of a folder that is named, the file's own, or what lies beside it."""
+    beside = Path(path).parent / "google" / "umt5-xxl"
+    if folder is not None or (pieces is None and beside.is_dir()):
+        return folder_tokenizer(folder or beside)
+    if pieces is None:
+        pieces = pieces_beside(path, vocabulary)
+    return None if pieces is None else sentencepiece_tokenizer(pieces)
 
 
 def load_embedded(folder: Source = EMBEDDED) -> Parts:

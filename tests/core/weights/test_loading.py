@@ -26,6 +26,7 @@ from unitalk_core.weights.files import read_metadata, read_tensors, save_tensors
 from unitalk_core.weights.loading import (
     CONFIG,
     EMBEDDED_FILES,
+    SPIECES,
     Parts,
     as_tensor,
     describe,
@@ -36,6 +37,7 @@ from unitalk_core.weights.loading import (
     load_text_encoder,
     load_video_vae,
     load_vocoder,
+    read_text_encoder,
     save_embedded,
     save_part,
 )
@@ -307,6 +309,36 @@ def test_umt5_loads_out_of_a_checkpoint(tmp_path: Path) -> None:
     assert same(load_text_encoder(tmp_path / "hf.safetensors"), weights)
     with pytest.raises(ValueError, match="no tokenizer"):
         load_text_encoder(tmp_path / "hf.safetensors").encode(["a"])
+
+
+@pytest.mark.parametrize("place", SPIECES)
+def test_a_tokenizer_is_found_where_its_publishers_put_it(tmp_path: Path, pieces: bytes, place: str) -> None:
+    path = tmp_path / "text_encoder" / "t5.pth"
+    path.parent.mkdir()
+    config = UMT5Config(vocabulary=64, dim=8, attention_dim=8, ffn_width=12, heads=2, depth=1)
+    torch.save(UMT5Encoder(config).state_dict(), path)
+    with pytest.raises(FileNotFoundError, match=r"t5\.pth has no tokenizer inside and none beside it; put"):
+        read_text_encoder(path)
+    found = path.parent / place
+    found.parent.mkdir(parents=True, exist_ok=True)
+    found.write_bytes(pieces)
+    weights, sizes = read_text_encoder(path)
+    assert (bytes(weights["spiece_model"].tolist()), sizes) == (pieces, config)
+    assert load_text_encoder(path).encode(["hello"]).shape == (1, 512, 8)
+    save_tensors(path.with_name("whole.safetensors"), weights)
+    again, _ = read_text_encoder(path.with_name("whole.safetensors"))
+    assert again.keys() == weights.keys() and all(torch.equal(again[name], weights[name]) for name in again)
+
+
+def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path, pieces: bytes) -> None:
+    config = UMT5Config(vocabulary=9000, dim=8, attention_dim=8, ffn_width=12, heads=2, depth=1)
+    torch.save(UMT5Encoder(config).state_dict(), tmp_path / "t5.pth")
+    (tmp_path / "spiece.model").write_bytes(pieces)
+    with pytest.raises(ValueError, match=r"spiece\.model has \d+ pieces, and .*t5\.pth knows 9000"):
+        read_text_encoder(tmp_path / "t5.pth")
+    (tmp_path / "spiece.model").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"spiece\.model is no SentencePiece model; fetch it again"):
+        read_text_encoder(tmp_path / "t5.pth")
 
 
 @pytest.fixture(scope="module")
