@@ -23,10 +23,10 @@ def machine() -> str:
     return f"{system}, {device}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def in_child(module: str, *options: object) -> dict[str, Any]:
-    """What `python -m module options` prints as JSON in its last line."""
+def in_child(module: str, *options: object, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """What `python -m module options` prints as JSON in its last line. env: beside this process's own."""
     command = [sys.executable, "-m", module, *map(str, options)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | (env or {}))
     return json.loads(done.stdout.splitlines()[-1])
 
 
