@@ -6,8 +6,10 @@ taken to need no more than its result, as every fused kernel does; buffers of a 
 
 from __future__ import annotations
 
+import math
 import weakref
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,10 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .av import AV
-from .config import ModelConfig
+from .config import ModelConfig, StreamConfig
+from .diffusion.passes import MOST
 from .models.layers import Timesteps
 from .models.mmdit import PLAIN, Hooks, JointDiT
 from .models.video_vae import VideoVAE, VideoVAEConfig
+
+SHORT = 300  # tokens of a pass up to which a batch pays on a CPU (benchmarks/passes.py)
+SLACK = 1.25  # times what is counted: buffers of kernels (benchmarks/memory_table.py --check)
 
 
 class LiveBytes(TorchDispatchMode):
@@ -103,6 +109,41 @@ def two_timesteps(latent: Tensor) -> Timesteps:
     batch, _, frames, rows, columns = latent.shape
     index = latent.new_ones(batch, frames * (rows // 2) * (columns // 2), dtype=torch.long)
     return Timesteps(latent.new_tensor([0.0, 500.0], dtype=torch.float32), index)
+
+
+counted = cache(step_bytes)  # the same for every clip of a shape
+
+
+def at_once(
+    mode: str,
+    config: ModelConfig,
+    shape: AV[tuple[int, ...] | None],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> int:
+    """How many passes may share a batch on a device. shape: of the latents; dtype: of the weights.
+
+    "auto": as many as there is room for on a CUDA device, were a part of the picture to stay (counted, not
+    measured there); elsewhere all where a pass is short, which reads the weights for longer than it computes,
+    else one.
+    """
+    if mode != "auto":
+        return MOST if mode == "batched" else 1
+    if device.type != "cuda":
+        return MOST if token_count(config, shape) <= SHORT else 1
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + held
+    step = counted(config, shape, dtype, kept=shape.video is not None)
+    return max(1, min(MOST, int(free // (SLACK * step))))
+
+
+def token_count(config: ModelConfig, shape: AV[tuple[int, ...] | None]) -> int:
+    """Of both streams, for one clip."""
+
+    def of(size: tuple[int, ...], stream: StreamConfig) -> int:
+        return math.prod(side // patch for side, patch in zip(size[2:], stream.patch, strict=False))
+
+    return sum(shape.map(of, config.streams).present())
 
 
 @torch.no_grad()

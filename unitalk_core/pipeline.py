@@ -23,11 +23,11 @@ from .av import AV, Clip, ClipFormat, ClipStream, draw_noise
 from .config import ModelConfig
 from .diffusion.cache import Reuse
 from .diffusion.denoiser import Conditioning, Denoiser
-from .diffusion.passes import at_once
 from .diffusion.samplers import SAMPLERS, WHOLE_TIMESTEPS
 from .diffusion.schedules import SCHEDULES, sigma_at
 from .excerpt import MIN_VOICE, SILENT, take_voice, voice_seconds
 from .folder import find_files
+from .footprint import at_once
 from .kept import keep, still_frames
 from .media import fill_frames
 from .models.markup import build_prompt

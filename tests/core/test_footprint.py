@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from unitalk_core.__main__ import main
 from unitalk_core.av import AV
-from unitalk_core.config import OVI_720, UNITALK, WAN_VIDEO
-from unitalk_core.footprint import LiveBytes, decode_bytes, step_bytes, transformer_bytes
+from unitalk_core.config import OVI_720, TINY, UNITALK, WAN_VIDEO
+from unitalk_core.diffusion.passes import MODES, MOST
+from unitalk_core.footprint import LiveBytes, at_once, decode_bytes, step_bytes, transformer_bytes
 from unitalk_core.models.video_vae import WAN_VAE
+from unitalk_core.request import Request, check_request
 
 SMALL = {"width": 128, "heads": 1, "depth": 3, "ffn_width": 512}
 
@@ -60,3 +63,24 @@ def test_info_says_what_a_step_takes(embedded, capsys):
     assert main(["info", str(embedded / "model.safetensors")]) == 0
     (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("sampling:"))
     assert "GB more for 4.84 s at 64 x 64 in bf16; together fits into the" in line
+
+
+def test_the_mode_decides_and_on_a_cpu_only_short_passes_are_batched_unasked():
+    short, long = AV((1, 48, 7, 4, 4), (1, 20, 31)), AV((1, 48, 31, 44, 44), (1, 20, 217))
+    where = torch.device("cpu"), torch.float32
+    found = [[at_once(mode, TINY, shape, *where) for mode in MODES] for shape in (short, long)]
+    assert found == [[MOST, MOST, 1], [1, MOST, 1]]
+    with pytest.raises(ValueError, match="passes must be one of auto, batched, sequential, got two"):
+        check_request(TINY, Request(say="hello", passes="two"))
+
+
+@pytest.mark.parametrize(("free", "passes"), [(1.0, 1), (2.6, 2), (4.0, 3), (99.0, MOST)])
+def test_on_a_gpu_as_many_passes_are_batched_as_there_is_room_for(monkeypatch, free, passes):
+    """free: in steps with a part of the picture kept, as they are counted."""
+    config = replace(UNITALK, streams=UNITALK.streams.map(lambda one: replace(one, **SMALL)))
+    shape = config.format.latent_shape(25, 128, 128)
+    step = step_bytes(config, shape, torch.bfloat16, kept=True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free * step), 0))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: 0)
+    assert at_once("auto", config, shape, torch.device("cuda"), torch.bfloat16) == passes

@@ -9,7 +9,6 @@ b batch · n tokens
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,14 +18,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..av import AV
-from ..config import ModelConfig, StreamConfig
 from ..models.voices import Voices
 from .guidance import Latents
 
 MODES = ("auto", "batched", "sequential")
 MOST = 8  # passes in a batch
-SHORT = 300  # tokens of a pass up to which a batch pays on a CPU (benchmarks/passes.py)
-SLACK = 2.2  # times what `pass_bytes` counts; on a CPU 1.7 were measured in float32, 2.1 in bfloat16
 
 
 @dataclass(frozen=True)
@@ -131,49 +127,3 @@ def voices_in_one(voices: Sequence[Tensor | Voices]) -> Tensor | Voices:
         latents = zip(*(one.latents for one in voices), strict=True)
         return replace(voices[0], latents=tuple(map(as_long, latents)))
     return as_long(voices)
-
-
-# --- how many ----------------------------------------------------------------------------------------------
-
-
-def at_once(
-    mode: str,
-    config: ModelConfig,
-    shape: AV[tuple[int, ...] | None],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> int:
-    """How many passes may share a batch on a device. shape: of the latents; dtype: of the weights.
-
-    "auto": as many as there is room for on a CUDA device (computed, not measured there); elsewhere all where
-    a pass is short, which reads the weights for longer than it computes, else one.
-    """
-    if mode != "auto":
-        return MOST if mode == "batched" else 1
-    if device.type != "cuda":
-        return MOST if token_count(config, shape) <= SHORT else 1
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + held
-    return max(1, min(MOST, int(free // (SLACK * pass_bytes(config, shape, dtype.itemsize)))))
-
-
-def pass_bytes(config: ModelConfig, shape: AV[tuple[int, ...] | None], width: int) -> int:
-    """What a pass through the network takes beside its weights. width: bytes of a number it computes in.
-
-    Held at the worst place: in the FFN the tokens and their normed copy in float32, what goes in, widens
-    twice and comes out; in the attention, queries and keys before and after their rotation in float32.
-    """
-    tokens = token_count(config, shape)
-    one = config.streams.present()[0]
-    attention = one.width * (4 + 6 * width + 4 * 4)
-    ffn = one.width * (2 * 4 + 2 * width) + 2 * one.ffn_width * width
-    return shape.present()[0][0] * tokens * max(attention, ffn)
-
-
-def token_count(config: ModelConfig, shape: AV[tuple[int, ...] | None]) -> int:
-    """Of both streams, for one clip."""
-
-    def of(size: tuple[int, ...], stream: StreamConfig) -> int:
-        return math.prod(side // patch for side, patch in zip(size[2:], stream.patch, strict=False))
-
-    return sum(shape.map(of, config.streams).present())

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from unitalk_core.av import AV
-from unitalk_core.config import TINY, UNITALK
+from unitalk_core.config import TINY
 from unitalk_core.diffusion.denoiser import Conditioning, Denoiser
 from unitalk_core.diffusion.guidance import Guidance, Term, Without, cfg
-from unitalk_core.diffusion.passes import MODES, MOST, at_once, batches, pass_bytes
+from unitalk_core.diffusion.passes import MOST, batches
 from unitalk_core.models.mmdit import JointDiT, initialise
 from unitalk_core.models.voices import Voices
 from unitalk_core.pipeline import Trace, generate
-from unitalk_core.request import Request, check_request
+from unitalk_core.request import Request
 
 SIZE = {"width": 48, "heads": 2, "depth": 2, "ffn_width": 64, "text_dim": 16, "text_len": 12}
 SIGMA = torch.tensor(0.6377)
@@ -112,18 +112,3 @@ def test_a_clip_in_batches_is_the_same_and_counts_the_same_passes(tiny_bundle):
     for stream in ("video", "audio"):
         one, other = (getattr(trace.latents, stream) for trace in found)
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-
-
-def test_the_mode_decides_and_on_a_cpu_only_short_passes_are_batched_unasked():
-    short, long = AV((1, 48, 7, 4, 4), (1, 20, 31)), AV((1, 48, 31, 44, 44), (1, 20, 217))
-    where = torch.device("cpu"), torch.float32
-    found = [[at_once(mode, TINY, shape, *where) for mode in MODES] for shape in (short, long)]
-    assert found == [[MOST, MOST, 1], [1, MOST, 1]]
-    with pytest.raises(ValueError, match="passes must be one of auto, batched, sequential, got two"):
-        check_request(TINY, Request(say="hello", passes="two"))
-
-
-def test_the_memory_of_a_pass_grows_with_tokens_and_precision():
-    clip, alone = AV((1, 48, 31, 44, 44), (1, 40, 217)), AV(None, (1, 40, 217))
-    whole = pass_bytes(UNITALK, clip, 2)
-    assert pass_bytes(UNITALK, clip, 4) > whole == 15221 * pass_bytes(UNITALK, alone, 2) // 217
