@@ -54,6 +54,7 @@ def nodes_for_clips() -> list[type]:
         loading.UniTalkLoadEmbedded,
         loading.UniTalkLoadModel,
         assembling.UniTalkAssembleModel,
+        loading.UniTalkLoadTextEncoder,
         loading.UniTalkLoadAudioVAE,
         lora.UniTalkLoraLoader,
         conditioning.UniTalkTextEncode,

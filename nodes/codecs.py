@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,14 +22,16 @@ from ..unitalk_core.excerpt import take_voice
 from ..unitalk_core.media import fill_frames, resample
 from ..unitalk_core.models.audio_codec import AudioCodec
 from ..unitalk_core.models.markup import check_untagged, weighted_parts
-from ..unitalk_core.models.text_encoder import clean_text
+from ..unitalk_core.models.text_encoder import UMT5Config, clean_text
 from ..unitalk_core.models.video_vae import VideoVAE
+from ..unitalk_core.weights.loading import read_text_encoder
+from ..unitalk_core.weights.quantised import in_fp8
 from . import host, sockets
 from .preview import SoundMap
 
 # bytes of working memory per byte of precision: the host's figures for the Wan2.2 VAE, per pixel of one frame
 DECODE_MEMORY, ENCODE_MEMORY = 8000, 3300
-UMT5 = "umt5xxl"  # what the host calls it
+UMT5, XXL = "umt5xxl", UMT5Config()  # what the host calls it, and its sizes
 AUDIO_MEMORY = 4000  # per sample of waveform, the widest layer of BigVGAN
 
 
@@ -349,6 +352,32 @@ def text_clip(encoder: nn.Module, markup: str) -> Any:
     return sockets.text_clip(TextStage(encoder, markup), TextTokens())
 
 
+def umt5_clip(path: Path, device: str, disable_dynamic: bool = False) -> Any:
+    """UMT5-XXL of any published form as the host's CLIP of type wan. The host calls this again for another.
+
+    device: "default" or "cpu". ValueError for a smaller UMT5, FileNotFoundError if there is no tokenizer.
+    """
+    tensors, sizes = read_text_encoder(path, in_fp8)
+    if (sizes.depth, sizes.ffn_width) != (XXL.depth, XXL.ffn_width):
+        raise ValueError(
+            f"{path} is a UMT5 of {sizes.depth} blocks with an FFN of {sizes.ffn_width}; talking clips are "
+            f"read by UMT5-XXL, which has {XXL.depth} with {XXL.ffn_width}"
+        )
+    named = {
+        "vocab_size": sizes.vocabulary,
+        "d_model": sizes.dim,
+        "d_kv": sizes.attention_dim // sizes.heads,
+        "num_heads": sizes.heads,
+    }
+    clip = sockets.umt5_clip(tensors, named, device == "cpu", disable_dynamic)
+    clip.patcher.cached_patcher_init = (umt5_patcher, (path, device))
+    return clip
+
+
+def umt5_patcher(path: Path, device: str, disable_dynamic: bool = False) -> Any:
+    return umt5_clip(path, device, disable_dynamic).patcher
+
+
 def encode_text(clip: Any, prompt: str) -> Any:
     """A finished prompt -> CONDITIONING. Text for umT5 is cleaned as Wan does; `(word:1.2)` is a weight."""
     stage = getattr(clip, "cond_stage_model", None)
@@ -357,7 +386,7 @@ def encode_text(clip: Any, prompt: str) -> Any:
     if getattr(stage, "clip_name", None) != UMT5:
         raise ValueError(
             f"this CLIP is {type(stage).__name__}, the text of talking clips is read by umT5; use the stock "
-            "CLIPLoader of type wan, or the clip of UniTalk Load Embedded"
+            "CLIPLoader of type wan, UniTalk Load Text Encoder, or the clip of UniTalk Load Embedded"
         )
     parts = weighted_parts(clean_text(prompt))
     if len(parts) == 1:

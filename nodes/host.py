@@ -44,9 +44,9 @@ ROUNDING = 0.005  # an fps is typed with two digits behind the point
 
 
 def files(kind: str) -> list[str]:
-    """Names of the files a user has put into the host's folder of that kind; a model may lie in shards."""
+    """Names of the files a user has put into the host's folder of that kind; large ones may lie in shards."""
     names = folder_paths.get_filename_list(FOLDERS[kind])
-    return sorted([*names, *indexes(FOLDERS[kind])]) if kind == "model" else names
+    return sorted([*names, *indexes(FOLDERS[kind])]) if kind in ("model", "text") else names
 
 
 def indexes(folder: str) -> list[str]:

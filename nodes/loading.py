@@ -1,4 +1,4 @@
-"""Nodes that load: the miniature, joint models, audio codecs. Each gives stock sockets."""
+"""Nodes that load: the miniature, joint models, text encoders, audio codecs. Each gives stock sockets."""
 
 from __future__ import annotations
 
@@ -109,6 +109,42 @@ class UniTalkLoadModel(io.ComfyNode):
         told = about(model)
         host.say(told)
         return io.NodeOutput(model, told)
+
+
+class UniTalkLoadTextEncoder(io.ComfyNode):
+    """UMT5 from a file in anybody's names."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UniTalkLoadTextEncoder",
+            display_name="UniTalk Load Text Encoder",
+            search_aliases=["umt5", "t5", "clip loader", "models_t5_umt5-xxl-enc-bf16"],
+            category="UniTalk/loading",
+            description="Load UMT5-XXL as Wan2.2's authors, Diffusers or ComfyUI publish it.",
+            inputs=[
+                io.Combo.Input(
+                    "text_encoder_name",
+                    options=host.files("text"),
+                    tooltip="A file in models/text_encoders; its tokenizer is in it, or beside it.",
+                ),
+                io.Combo.Input(
+                    "device",
+                    options=["default", "cpu"],
+                    default="default",
+                    tooltip="cpu leaves the memory of the graphics card to the model, and reads slower.",
+                    optional=True,
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                io.Clip.Output(display_name="clip", tooltip="For UniTalk Text Encode and CLIP Text Encode.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder_name: str, device: str = "default") -> io.NodeOutput:
+        return io.NodeOutput(codecs.umt5_clip(host.path_of("text", text_encoder_name), device))
 
 
 class UniTalkLoadAudioVAE(io.ComfyNode):

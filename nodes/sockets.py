@@ -12,6 +12,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
+import folder_paths
 import torch
 from torch import Tensor, nn
 
@@ -105,3 +106,19 @@ def text_clip(stage: nn.Module, tokenizer: Any) -> comfy.sd.CLIP:
     )
     clip.patcher.is_clip = True
     return clip
+
+
+def umt5_clip(
+    tensors: dict[str, Tensor], sizes: dict[str, int], on_cpu: bool, disable_dynamic: bool
+) -> comfy.sd.CLIP:
+    """The host's own umT5 as CLIP, from weights under its names with `spiece_model`; fp8 stays fp8."""
+    options: dict[str, Any] = {"umt5xxl_model_config": sizes}
+    if on_cpu:
+        options |= dict.fromkeys(("load_device", "offload_device"), torch.device("cpu"))
+    return comfy.sd.load_text_encoder_state_dicts(
+        [tensors],
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        clip_type=comfy.sd.CLIPType.WAN,
+        model_options=options,
+        disable_dynamic=disable_dynamic,
+    )

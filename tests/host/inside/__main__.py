@@ -27,6 +27,7 @@ import on_runs  # noqa: E402, F401
 import on_sampling  # noqa: E402, F401
 import on_solving  # noqa: E402, F401
 import on_tasks  # noqa: E402, F401
+import on_text_encoders  # noqa: E402, F401
 import on_voices  # noqa: E402, F401
 import on_wrong  # noqa: E402, F401
 import rig  # noqa: E402

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,33 @@ def save(name: str, tensors: Mapping[str, torch.Tensor]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     comfy.utils.save_torch_file({key: one.clone() for key, one in tensors.items()}, str(path))
     return name
+
+
+def write(folder: Path, name: str, tensors: Weights) -> None:
+    """As its ending says: a pickle, a safetensors file, or two shards with their index."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in (".pth", ".pt"):
+        torch.save(tensors, path)
+    elif not name.endswith(".index.json"):
+        comfy.utils.save_torch_file({key: one.clone() for key, one in tensors.items()}, str(path))
+    else:
+        names, table = list(tensors), {}
+        for i in range(2):
+            shard = f"model-{i + 1:05}-of-00002.safetensors"
+            write(path.parent, shard, {key: tensors[key] for key in names[i::2]})
+            table |= dict.fromkeys(names[i::2], shard)
+        path.write_text(json.dumps({"metadata": {}, "weight_map": table}))
+
+
+def scaled(tensors: Weights) -> Weights:
+    """As ComfyUI's scaled fp8: the matrices of the blocks with a scale each, and a mark."""
+    packed = dict(tensors)
+    for key, one in tensors.items():
+        if one.ndim == 2 and "block" in key and "bias" not in key:
+            packed[key], scale = core("unitalk_core.weights.quantised").quantise_fp8(one)
+            packed[key.removesuffix("weight") + "scale_weight"] = scale
+    return packed | {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
 
 
 def noise(latent: dict[str, Any], video_seed: int = 1, audio_seed: int = 2) -> Any:
