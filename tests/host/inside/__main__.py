@@ -16,6 +16,7 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import on_codec_files  # noqa: E402, F401
 import on_evaluation  # noqa: E402, F401
 import on_files  # noqa: E402, F401
 import on_guidance  # noqa: E402, F401
