@@ -3,7 +3,7 @@
 python -m tests.host.run_workflows OUT [NAME ...] [--older PATH] [--quick] [--pictures] [--skip ...]
 
 OUT keeps what was seen, so that a run of some NAMEs adds to the last one. Those that name published files get
-stand-ins (tests/host/stand_ins.py), which take 4 GB in OUT. docs/workflows.md gets the table, with --pictures
+stand-ins (tests/host/stand_ins.py), which take 7 GB in OUT. docs/workflows.md gets the table, with --pictures
 help pages and workflows get their pictures. ComfyUI is found as the tests find it.
 """
 
@@ -31,7 +31,7 @@ from unitalk_core.data.synthetic_folder import write_clips
 from unitalk_core.weights.files import save_tensors
 
 PAGE = ROOT / "docs" / "workflows.md"
-NEEDS_FILES = ("a_new_model", "full_model_with_a_voice", "ovi_talking_clip")
+NEEDS_FILES = ("a_new_model", "full_model_with_a_voice", "original_files", "ovi_talking_clip")
 TRAININGS = ("train_a_character", "train_a_model")  # always shortened
 LAST = ("second_stage", *TRAININGS)  # it reads what takes wrote; they take longest
 LORA_LAYER = "diffusion_model.{}_model.blocks.0.self_attn.q.{}.weight"
@@ -44,8 +44,8 @@ Written by `python -m tests.host.run_workflows OUT --older PATH`.
 - **API**: `workflows/api/NAME.json` was posted
 - **seconds**: of one run in ComfyUI {newer}, beside whatever else the machine did; {run}
 - **with stand-ins** (¹): the published files' names, forms and layers, but {blocks} blocks of 256 numbers,
-  UMT5 narrow up to its last block, MMAudio's VAE and BigVGAN narrow, and all weights drawn by chance;
-  {width} x {height} pixels, {seconds} s, {steps} steps
+  UMT5 narrow up to its last block (that of `original_files` with it), MMAudio's VAE and BigVGAN narrow, and
+  all weights drawn by chance; {width} x {height} pixels, {seconds} s, {steps} steps
 """
 
 

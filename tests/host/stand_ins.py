@@ -2,7 +2,8 @@
 
 Names, layers, forms and types are those of the published files, numbers are drawn by chance. The host builds
 its Wan2.2 VAE and its UMT5 in one size alone: so that VAE is as large as it is, and of UMT5 the embedding
-and the last block, by which the host knows it; its other blocks are narrow.
+and the last block, by which the host knows it; its other blocks are narrow. The authors' UMT5, which our own
+loader hands to the host, is narrow throughout, and so is what reads it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tests.parity import published
 from tests.parity.published import BF16, FP8, Entries
 from unitalk_core.config import UNITALK
 from unitalk_core.models.mmdit import JointDiT
+from unitalk_core.models.text_encoder import UMT5Config
 from unitalk_core.models.vocoder import lowpass_taps
 from unitalk_core.weights.files import Entry, write_tensors
 
@@ -31,6 +33,7 @@ VAE_44K = {512: 64, 1024: 128, 2048: 256, 6144: 3 * 256}
 VAE_16K = {384: 48, 768: 96, 1536: 192, 4608: 3 * 192}
 VOCODER = {1536 >> halved: 128 >> halved for halved in range(7)}
 HEADS = 64  # of UMT5, each with one number in a narrow block
+NARROW_TEXT = {4096: HEADS, 256384: 512}  # width, vocabulary
 SENTENCES = ["A woman at a table looks into the camera and speaks: good morning, shall we begin?"] * 20
 
 
@@ -41,9 +44,9 @@ class StandIn(NamedTuple):
     metadata: Mapping[str, Any] = {}
 
 
-def smaller(published_file: Callable[[], Entries], sizes: Mapping[int, int]) -> StandIn:
+def smaller(published_file: Callable[[], Entries], sizes: Mapping[int, int], blocks: int = BLOCKS) -> StandIn:
     found = published_file()
-    shapes = reduced({name: one.shape for name, one in found.items()}, sizes, BLOCKS)
+    shapes = reduced({name: one.shape for name, one in found.items()}, sizes, blocks)
     return StandIn({name: found[name]._replace(shape=shape) for name, shape in shapes.items()})
 
 
@@ -87,21 +90,35 @@ WAN, OVI, UMT5 = (
     "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
 )
 PICTURE_VAE = "wan2.2_vae.safetensors"
-STAND_INS: dict[str, Callable[[], StandIn]] = {  # by path below the models folder
+AUTHORS_OVI, AUTHORS_UMT5, AUTHORS_VAE = (
+    "Ovi/model.safetensors",
+    "models_t5_umt5-xxl-enc-bf16.pth",
+    "Wan2.2_VAE.pth",
+)
+TOKENIZER = "text_encoders/google/umt5-xxl/spiece.model"
+STAND_INS: dict[str, Callable[[], StandIn | bytes]] = {  # by path below the models folder
     f"diffusion_models/{WAN}": partial(smaller, published.MODELS[WAN], TRUNK),
     f"diffusion_models/{OVI}": partial(smaller, published.MODELS[OVI], TRUNK),
     "diffusion_models/unitalk.safetensors": unitalk,
     f"text_encoders/{UMT5}": partial(umt5, UMT5),
     f"vae/{PICTURE_VAE}": partial(smaller, published.VIDEO_VAES[PICTURE_VAE], {}),
+    f"diffusion_models/{AUTHORS_OVI}": partial(smaller, published.MODELS[AUTHORS_OVI], TRUNK | NARROW_TEXT),
+    f"text_encoders/{AUTHORS_UMT5}": partial(
+        smaller, published.TEXT_ENCODERS[AUTHORS_UMT5], NARROW_TEXT, UMT5Config().depth
+    ),
+    TOKENIZER: pieces,
+    f"vae/{AUTHORS_VAE}": partial(smaller, published.VIDEO_VAES[AUTHORS_VAE], {}),
     "vae/v1-44.pth": partial(smaller, published.AUDIO_VAES["v1-44.pth"], VAE_44K),
     "vae/v1-16.pth": partial(smaller, published.AUDIO_VAES["v1-16.pth"], VAE_16K),
     "vae/best_netG.pt": partial(smaller, published.VOCODERS["best_netG.pt"], VOCODER),
 }
 
 
-def write(path: Path, made: StandIn) -> Path:
+def write(path: Path, made: StandIn | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
+    if isinstance(made, bytes):
+        path.write_bytes(made)
+    elif path.suffix == ".safetensors":
         write_tensors(path, made.entries, tensors(made.entries), made.metadata)
     else:
         held = dict(tensors(made.entries))

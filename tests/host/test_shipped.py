@@ -8,13 +8,14 @@ from pathlib import Path
 from tests.host.run_workflows import NEEDS_FILES
 from tests.host.serving import furnish
 from tests.host.shipped import NAMES, SMALL, place, read
-from tests.host.stand_ins import OVI, STAND_INS, WAN, write
+from tests.host.stand_ins import AUTHORS_UMT5, OVI, STAND_INS, TOKENIZER, WAN, write
 from unitalk_core.weights.assemble import assemble
-from unitalk_core.weights.loading import load_audio_codec, load_model
+from unitalk_core.weights.loading import load_audio_codec, load_model, read_text_encoder
 
 FOLDERS = {
     "UniTalkLoadModel": "diffusion_models", "UniTalkAssembleModel": "diffusion_models",
     "UniTalkLoadAudioVAE": "vae", "VAELoader": "vae", "CLIPLoader": "text_encoders",
+    "UniTalkLoadTextEncoder": "text_encoders",
 }  # fmt: skip
 NO_FILE = {"none", "twin", "default", "griffin-lim"}
 
@@ -33,7 +34,7 @@ def files_of(name: str) -> set[str]:
 def test_every_file_that_a_workflow_names_has_a_stand_in():
     named = {name: files_of(name) for name in NAMES}
     assert {name for name, files in named.items() if files} == set(NEEDS_FILES)
-    assert set().union(*named.values()) == STAND_INS.keys()
+    assert set().union(*named.values()) | {TOKENIZER} == STAND_INS.keys()
 
 
 def test_a_small_workflow_differs_from_the_shipped_one_in_what_is_said():
@@ -54,6 +55,8 @@ def test_stand_ins_are_taken_as_what_they_stand_for(tmp_path):
     assert config.markup == "ovi-960" and len(ovi.video_model.blocks) == 2
     assert load_model(stand_in("diffusion_models/unitalk.safetensors"))[1].reference_len == 257
     assert "picture: 2 blocks of 256, trained" in assemble(stand_in(f"diffusion_models/{WAN}")).said
+    stand_in(TOKENIZER)
+    assert read_text_encoder(stand_in(f"text_encoders/{AUTHORS_UMT5}"))[1].dim == 64
     codec = load_audio_codec(stand_in("vae/v1-16.pth"), stand_in("vae/best_netG.pt"))
     assert (codec.sample_rate, codec.stride, codec.channels) == (16000, 512, 20)
     codec = load_audio_codec(stand_in("vae/v1-44.pth"))
