@@ -342,14 +342,15 @@ def _part(
     if is_lora_file(file.entries):
         raise ValueError(f"{path} is a LoRA and holds no {part}; load it beside the model that it belongs to")
     found = find_part(file.entries, part, path)
-    tensors = found.take(file.empty() if device == "meta" else file.mapped())
-    names = found.take({name: name for name in file.entries})
+    held = file.empty() if device == "meta" else file.mapped()
 
     def read(name: str) -> Tensor:
         stays = tensors[name].is_meta or tensors[name].dtype == dtype
         return tensors[name] if stays else file.read(names[name])
 
     try:
+        names = found.take({name: name for name in file.entries})
+        tensors = {ours: held[theirs] for ours, theirs in names.items()}
         if dtype is None:
             return unpack(tensors)
         largest_first = dict(sorted(tensors.items(), key=lambda item: -item[1].nbytes))
