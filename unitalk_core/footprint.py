@@ -141,7 +141,7 @@ def token_count(config: ModelConfig, shape: AV[tuple[int, ...] | None]) -> int:
     """Of both streams, for one clip."""
 
     def of(size: tuple[int, ...], stream: StreamConfig) -> int:
-        return math.prod(side // patch for side, patch in zip(size[2:], stream.patch, strict=False))
+        return math.prod(size[2:]) // math.prod(stream.patch)
 
     return sum(shape.map(of, config.streams).present())
 

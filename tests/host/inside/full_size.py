@@ -35,13 +35,12 @@ def stream(tensors: Weights, prefix: str) -> Weights:
 
 
 def save(name: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    path = FOLDER / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    comfy.utils.save_torch_file({key: one.clone() for key, one in tensors.items()}, str(path))
+    """Where the host finds it."""
+    write(FOLDER, name, tensors)
     return name
 
 
-def write(folder: Path, name: str, tensors: Weights) -> None:
+def write(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
     """As its ending says: a pickle, a safetensors file, or two shards with their index."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)

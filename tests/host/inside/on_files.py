@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import comfy.sd
 import folder_paths
 import torch
-from full_size import FOLDER, noise, normalised, ovi, save, stream, wan
+from full_size import FOLDER, noise, normalised, ovi, save, scaled, stream, wan
 from rig import HERE, NODES, core, error_of, measure, run, stock, worst
 
 NEGATIVE = ("jitter, bad hands, blur, distortion", "robotic, muffled, echo, distorted")
@@ -153,43 +152,19 @@ def forms() -> dict[str, Any]:
     plain = wan()
     half = {key: one.half() for key, one in plain.items()}
     fp8 = {key: one.to(torch.float8_e4m3fn) if is_matrix(key, one) else one for key, one in half.items()}
-    scaled = dict(half)
-    for key, one in plain.items():
-        if is_matrix(key, one):
-            packed, scale = core("unitalk_core.weights.quantised").quantise_fp8(one)
-            scaled |= {key: packed, key.removesuffix("weight") + "scale_weight": scale}
     keymaps = core("unitalk_core.weights.keymaps")
     return {
         "fp16.safetensors": half,
         "bf16.pth": {key: one.bfloat16() for key, one in plain.items()},
         "diffusers.safetensors": keymaps.rename(half, keymaps.reversed_table(keymaps.WAN_IN_DIFFUSERS)),
         "fp8.safetensors": fp8,
-        "scaled.safetensors": {
-            f"model.diffusion_model.{key}": one
-            for key, one in (scaled | {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}).items()
-        },
+        "scaled.safetensors": {f"model.diffusion_model.{key}": one for key, one in scaled(half).items()},
         "shards/model.safetensors.index.json": half,
     }
 
 
 def is_matrix(key: str, one: torch.Tensor) -> bool:
     return "blocks." in key and one.ndim == 2
-
-
-def put(name: str, tensors: dict[str, torch.Tensor]) -> str:
-    """Write it as its ending says."""
-    if name.endswith(".pth"):
-        torch.save(tensors, FOLDER / name)
-        return name
-    if not name.endswith(".index.json"):
-        return save(name, tensors)
-    names, table = list(tensors), {}
-    for i in range(2):
-        shard = f"model-{i + 1:05}-of-00002.safetensors"
-        save(f"{Path(name).parent}/{shard}", {key: tensors[key] for key in names[i::2]})
-        table |= dict.fromkeys(names[i::2], shard)
-    (FOLDER / name).write_text(json.dumps({"metadata": {}, "weight_map": table}))
-    return name
 
 
 def one_step(model: Any) -> torch.Tensor:
@@ -220,7 +195,7 @@ def published_forms() -> dict[str, Any]:
     exact = one_step(run("UniTalkLoadModel", save("fp32.safetensors", wan()), "none", "fp32")[0])
     found: dict[str, Any] = {}
     for name, tensors in forms().items():
-        model, _ = run("UniTalkLoadModel", put(name, tensors), "none", "default")
+        model, _ = run("UniTalkLoadModel", save(name, tensors), "none", "default")
         found[name] = [worst(one_step(model), exact), *in_memory(model)]
     for dtype in ("fp8_e4m3fn", "fp8_e4m3fn_fast"):
         model, told = run("UniTalkLoadModel", "fp16.safetensors", "none", dtype)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import comfy.sd
 import folder_paths
-import sentencepiece
 import torch
 from full_size import Weights, scaled, write
+from reduced import piece_model
 from rig import NODES, core, error_of, measure, run, worst
 
 FOLDER = Path(tempfile.mkdtemp())
@@ -21,12 +20,7 @@ PROMPT = "hello melody"
 
 
 def pieces() -> bytes:
-    words, made = ["hello melody", "a woman at a table"] * 50, io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(words), model_writer=made, vocab_size=60, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-    )  # fmt: skip
-    return made.getvalue()
+    return piece_model(["hello melody", "a woman at a table"] * 50)
 
 
 def encoder(**changes: Any) -> Any:
