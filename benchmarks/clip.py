@@ -28,9 +28,9 @@ from unitalk_core.cli.sample import write_report
 from unitalk_core.diffusion.cache import StepCache
 from unitalk_core.evaluation.report import evaluate
 from unitalk_core.media import check_target, write_clip
+from unitalk_core.models.float8 import Float8, hold_in_float8
 from unitalk_core.pipeline import Bundle, Trace, generate, load_bundle
 from unitalk_core.request import Request
-from unitalk_core.training.memory import hold_in_float8
 
 PLAIN = "plain"
 CACHES = (0.1, 0.2)
@@ -79,7 +79,8 @@ def main() -> None:
     loaded = time.process_time() - start
     variants = {
         PLAIN: Variant(bundle, written=True),
-        "fp8": Variant(replace(bundle, model=in_float8(bundle.model))),
+        "fp8": Variant(replace(bundle, model=in_float8(bundle.model, "held"))),
+        "fp8, fast": Variant(replace(bundle, model=in_float8(bundle.model, "fast"))),
     }
     variants |= {f"cache {one:g}": Variant(bundle, {"cache": StepCache(AV(one, one))}) for one in CACHES}
     measures = {name: judged(name, variants, args.clips) for name in variants}
@@ -92,11 +93,9 @@ def main() -> None:
         write_report(out, found)
 
 
-def in_float8(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy whose blocks hold their matrices in float8 and compute as before."""
-    model = deepcopy(model).requires_grad_(False)
-    hold_in_float8(model)
-    return model
+def in_float8(model: torch.nn.Module, how: Float8) -> torch.nn.Module:
+    """A copy whose blocks hold their matrices in float8, and maybe multiply so."""
+    return hold_in_float8(deepcopy(model).requires_grad_(False), how)
 
 
 def judged(name: str, variants: dict[str, Variant], clips: int) -> dict[str, float]:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 
 from unitalk_core.config import UNITALK
+from unitalk_core.models.float8 import hold_in_float8
 from unitalk_core.models.mmdit import JointDiT
 from unitalk_core.training.config import read_config
-from unitalk_core.training.memory import hold_in_float8
 from unitalk_core.training.plan import Plan, make_plan, size
 from unitalk_core.training.selection import select
 

@@ -21,7 +21,7 @@ import torch
 
 from unitalk_core.cli.sample import write_report
 from unitalk_core.config import OVI_720, UNITALK, ModelConfig
-from unitalk_core.footprint import decode_bytes, step_bytes, weight_bytes
+from unitalk_core.footprint import decode_bytes, step_bytes, transformer_bytes, weight_bytes
 from unitalk_core.media import check_target
 from unitalk_core.models.mmdit import JointDiT
 from unitalk_core.models.video_vae import TINY_VAE, WAN_VAE, VideoVAE
@@ -100,10 +100,10 @@ def weights(config: ModelConfig) -> dict[str, int]:
         model = JointDiT(config).to(HALF)
     named = dict(model.named_parameters())
     inside = {name: one for name, one in named.items() if ".blocks." in name}
-    matrices = sum(one.numel() for one in inside.values() if one.ndim == 2)
     whole, blocks = weight_bytes(model), sum(2 * one.numel() for one in inside.values())
     depth = config.streams.present()[0].depth
-    return {"bf16": whole, "fp8": whole - matrices, "blocks": whole - blocks + 2 * blocks // depth}
+    fp8 = transformer_bytes(config, HALF, "held")
+    return {"bf16": whole, "fp8": fp8, "blocks": whole - blocks + 2 * blocks // depth}
 
 
 def check() -> dict[str, object]:

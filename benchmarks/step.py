@@ -2,10 +2,11 @@
 
 python -m benchmarks.step [--pixels 704x704] [--frames 121] [--depth 30] [--width 3072] [--device cuda]
 
-Random weights in bfloat16. Three ways: UniTalking's joint model; Ovi's model with our code; that model again
-written plainly from its formulas, with a modulation for each token and rotations in pieces. The floating
-point operations are counted on the meta device. Found rows go into benchmarks/results/step.json under their
-sizes; docs/write_performance.py makes the table of them.
+Random weights in bfloat16. UniTalking's joint model, also with compiled blocks (on a GPU short clips run as
+CUDA graphs), with products in fp8, and with each of PyTorch's attention kernels that the device has; Ovi's
+model with our code; that model again written plainly from its formulas, with a modulation for each token and
+rotations in pieces. The floating point operations are counted on the meta device. Found rows go into
+benchmarks/results/step.json under their sizes; docs/write_performance.py makes the table of them.
 
 b batch · n tokens · d width
 """
@@ -29,9 +30,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measuring import machine, seconds
 from unitalk_core.av import AV
 from unitalk_core.cli.sample import write_report
+from unitalk_core.compiled import check_compiler, compile_blocks
 from unitalk_core.config import OVI_720, UNITALK, ModelConfig
-from unitalk_core.models.attention import merge_heads, split_heads
-from unitalk_core.models.mmdit import Hooks, JointDiT
+from unitalk_core.models.attention import (
+    BACKENDS,
+    attention_by,
+    check_backend,
+    merge_heads,
+    split_heads,
+)
+from unitalk_core.models.float8 import check_fast, hold_in_float8
+from unitalk_core.models.mmdit import Hooks, JointDiT, always
 from unitalk_core.models.rope import sinusoid
 from unitalk_core.models.stream import Block, Stream
 
@@ -155,8 +164,9 @@ def steps_of(
 ) -> dict[str, tuple[Callable[[], Step], int]]:
     """What makes each way's step, and the operations of one."""
 
-    def joint() -> Step:
+    def joint(change: Callable[[JointDiT], Any] = lambda model: model) -> Step:
         model = random_model(sized(UNITALK, depth, width), device, dtype)
+        change(model)
         given = inputs(model.config, pixels, frames, torch.empty(0, device=device, dtype=dtype))
         return partial(model, *given)
 
@@ -166,11 +176,34 @@ def steps_of(
         return partial(plain_ovi, model, *given) if plain else partial(model, *given)
 
     counts = {one: operations(sized(one, depth, width), pixels, frames) for one in (UNITALK, OVI_720)}
+    changed = {f"UniTalking, {name}": partial(joint, one) for name, one in changes(device, dtype).items()}
     return {
         "UniTalking": (joint, counts[UNITALK]),
+        **{name: (one, counts[UNITALK]) for name, one in changed.items()},
         "Ovi": (partial(ovi, False), counts[OVI_720]),
         "Ovi, plain": (partial(ovi, True), counts[OVI_720]),
     }
+
+
+def changes(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[JointDiT], Any]]:
+    """What else can be done with a model on this device."""
+    ways: dict[str, tuple[Callable[[], None], Callable[[JointDiT], Any]]] = {
+        "compiled": (partial(check_compiler, device), compile_blocks),
+        "fp8": (partial(check_fast, device), partial(hold_in_float8, how="fast")),
+    }
+    for one in BACKENDS:
+        check = partial(check_backend, one, HEAD_WIDTH, device, dtype)
+        ways[f"{one} attention"] = check, partial(always, attention=attention_by(one))
+    return {name: change for name, (check, change) in ways.items() if passes(check)}
+
+
+def passes(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except ValueError as error:
+        print(f"left out: {error}")
+        return False
+    return True
 
 
 def operations(config: ModelConfig, pixels: tuple[int, int], frames: int) -> int:

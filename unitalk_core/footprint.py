@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from .av import AV
 from .config import ModelConfig, StreamConfig
 from .diffusion.passes import MOST
+from .models.float8 import Float8, expect_float8
 from .models.layers import Timesteps
 from .models.mmdit import PLAIN, Hooks, JointDiT
 from .models.video_vae import VideoVAE, VideoVAEConfig
@@ -68,10 +69,11 @@ def weight_bytes(module: nn.Module) -> int:
     return sum(one.numel() * one.element_size() for one in module.parameters())
 
 
-def transformer_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
-    """Of all weights of a transformer."""
+def transformer_bytes(config: ModelConfig, dtype: torch.dtype, float8: Float8 | None = None) -> int:
+    """Of all weights of a transformer. float8: with the matrices of its blocks in a byte each."""
     with torch.device("meta"):
-        return weight_bytes(JointDiT(config).to(dtype))
+        model = JointDiT(config).to(dtype)
+        return weight_bytes(model if float8 is None else expect_float8(model, float8))
 
 
 @torch.no_grad()

@@ -15,13 +15,15 @@ from torch.func import functional_call
 
 from .av import AV
 from .config import ModelConfig
+from .models.float8 import Float8, expect_float8
 from .models.mmdit import JointDiT
 from .weights.files import WeightsFile, open_weights
 from .weights.keymaps import find_part
-from .weights.quantised import dequantised
+from .weights.quantised import dequantised, for_float8
 
 BLOCK = re.compile(r"(\w+)\.blocks\.(\d+)\.(.+)")
 Weights = dict[str, Tensor]
+Part = tuple[WeightsFile, dict[str, str]]  # a file, and our names with its own
 
 
 def with_weights(module: nn.Module, weights: Weights, run: Callable[[Any], Any], state: Any) -> Any:
@@ -36,10 +38,16 @@ class FileBlocks:
     memory, and those of the next block are on their way while this one runs.
     """
 
-    def __init__(self, paths: Sequence[str | Path], dtype: torch.dtype, device: torch.device) -> None:
-        self.dtype, self.device = dtype, device
-        self.around: list[tuple[WeightsFile, dict[str, str]]] = []
-        self.blocks: dict[int, dict[str, list[tuple[WeightsFile, dict[str, str]]]]] = {}
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        dtype: torch.dtype,
+        device: torch.device,
+        float8: Float8 | None = None,
+    ) -> None:
+        self.dtype, self.device, self.float8 = dtype, device, float8
+        self.around: list[Part] = []
+        self.blocks: dict[int, dict[str, list[Part]]] = {}
         for path in paths:
             self._find(path)
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -54,7 +62,7 @@ class FileBlocks:
         for name, theirs in ours.items():
             found = BLOCK.fullmatch(name)
             if found:
-                inside[int(found[2])][found[1]][found[3]] = theirs
+                inside[int(found[2])][found[1]][name] = theirs
             else:
                 outside[name] = theirs
         self.around.append((file, outside))
@@ -64,9 +72,7 @@ class FileBlocks:
 
     def outside(self) -> Weights:
         """All that belongs to no block, on the device."""
-        return {
-            name: one.to(self.device) for part in self.around for name, one in read(*part, self.dtype).items()
-        }
+        return {name: one.to(self.device) for part in self.around for name, one in self._read(*part).items()}
 
     def run(self, index: int, block: partial, state: AV) -> AV:
         """`run_block` of the model's hooks."""
@@ -93,17 +99,19 @@ class FileBlocks:
         return here
 
     def read(self, index: int) -> dict[str, Weights]:
-        held = self.blocks[index]
-        return {
-            stream: {name: one for part in parts for name, one in read(*part, self.dtype).items()}
-            for stream, parts in held.items()
-        }
+        return {stream: self._of_block(parts) for stream, parts in self.blocks[index].items()}
 
+    def _of_block(self, parts: list[Part]) -> Weights:
+        """Under the names that they have inside their block."""
+        held = {name: one for part in parts for name, one in self._read(*part).items()}
+        return {BLOCK.fullmatch(name)[3]: one for name, one in held.items()}
 
-def read(file: WeightsFile, names: dict[str, str], dtype: torch.dtype) -> Weights:
-    """Tensors of a file under our names, as plain ones of `dtype`."""
-    entries = {ours: file.entries[theirs] for ours, theirs in names.items()}
-    return dict(dequantised(entries, lambda ours: file.read(names[ours]), dtype))
+    def _read(self, file: WeightsFile, names: dict[str, str]) -> Weights:
+        """Tensors of a file under our names, as the layers take them."""
+        if self.float8 is not None:
+            return for_float8({ours: file.read(theirs) for ours, theirs in names.items()}, self.dtype)
+        entries = {ours: file.entries[theirs] for ours, theirs in names.items()}
+        return dict(dequantised(entries, lambda ours: file.read(names[ours]), self.dtype))
 
 
 def mapped(weights: dict[str, Weights], change: Callable[[Tensor], Any]) -> dict[str, Weights]:
@@ -114,5 +122,7 @@ def load_around_blocks(config: ModelConfig, blocks: FileBlocks) -> JointDiT:
     """The transformer with all its weights but those of the blocks, which have none."""
     with torch.device("meta"):
         model = JointDiT(config)
+    if blocks.float8 is not None:
+        expect_float8(model, blocks.float8)
     model.load_state_dict(model.state_dict() | blocks.outside(), assign=True)
     return model.eval()

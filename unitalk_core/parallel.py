@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -22,7 +21,7 @@ from .av import AV
 from .models.attention import QKV, Attention, Bands
 from .models.coupling import Joint
 from .models.layers import StreamState
-from .models.mmdit import PLAIN
+from .models.mmdit import always
 
 States = AV[StreamState | None]
 
@@ -106,12 +105,7 @@ class Gathering:
 
 def share_tokens(model: nn.Module, rank: int, size: int) -> None:
     """Have every pass of this JointDiT run by all processes together, from now on."""
-    share = ContextParallel(rank, size)
-
-    def told(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        return args, kwargs | {"hooks": replace(kwargs.get("hooks", PLAIN), share=share)}
-
-    model.register_forward_pre_hook(told, with_kwargs=True)
+    always(model, share=ContextParallel(rank, size))
     model.register_forward_hook(lambda _, args, velocity: velocity.map(_agreed))  # noqa: ARG005 - torch's
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from .av import AV, Clip, ClipFormat, ClipStream, draw_noise
+from .compiled import check_compiler, compile_blocks
 from .config import ModelConfig
 from .diffusion.cache import Reuse
 from .diffusion.denoiser import Conditioning, Denoiser
@@ -30,7 +31,10 @@ from .folder import find_files
 from .footprint import at_once
 from .kept import keep, still_frames
 from .media import fill_frames
+from .models.attention import attention_by, check_backend
+from .models.float8 import Float8, check_fast, hold_in_float8
 from .models.markup import build_prompt
+from .models.mmdit import always
 from .models.text import ReadingOnce
 from .models.voices import Voices
 from .request import Request, check_request
@@ -122,12 +126,14 @@ def load_bundle(
     device: str | None = None,
     dtype: torch.dtype | None = None,
     offload: Offloading = "auto",
+    float8: Float8 | None = None,
 ) -> Bundle | StagedBundle:
     """Everything that makes clips: "tiny", the miniature of the pack, or a folder with files like its own, or
     with the published files of a full-size model (`find_files`).
 
     device: of full size by default the GPU, where there is one. dtype: of all but sound codecs, by default
     bfloat16 on a GPU and float32 on a CPU. offload: as `StagedBundle`; "auto" keeps what fits on the device.
+    float8: the matrices of the transformer's blocks in a byte each, the rest in `dtype`.
     The environment variable UNITALK_EMBEDDED names another folder for "tiny". Raises FileNotFoundError for
     missing files, ValueError for damaged or foreign ones, or for a device that is not there.
     """
@@ -147,15 +153,19 @@ def load_bundle(
     usual = "cuda" if torch.cuda.is_available() and not small else "cpu"
     place = check_device(device or usual)
     dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    if float8 == "fast":
+        check_fast(place)
     if not small:
         files = find_files(folder)
-        chosen = choose_offload(files, place, dtype) if offload == "auto" else offload
-        return StagedBundle(files, place, dtype, chosen)
+        chosen = choose_offload(files, place, dtype, float8) if offload == "auto" else offload
+        return StagedBundle(files, place, dtype, chosen, float8)
     if offload in ("parts", "blocks"):
         raise ValueError(f"{folder} is a miniature, which is small and stays in memory; leave out offload")
     parts = load_embedded(folder)
     for part in (parts.model, parts.video_vae):
         part.to(dtype)
+    if float8 is not None:
+        hold_in_float8(parts.model.requires_grad_(False), float8)
     for part in (parts.model, parts.video_vae, parts.audio_codec, parts.text_encoder):
         part.to(place)
     return Bundle(*parts, shown=TINY_SHOWN)
@@ -173,6 +183,21 @@ def check_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # what torch says where it was built without a device
         raise ValueError(f"there is no device {name} here ({str(error).splitlines()[0]}); use cpu") from error
+
+
+def attend_by(bundle: Bundle | StagedBundle, backend: str) -> None:
+    """Attend with one kernel alone (`attention.BACKENDS`); ValueError if the device does not have it."""
+    stream = bundle.config.streams.present()[0]
+    check_backend(backend, stream.width // stream.heads, bundle.device, bundle.dtype)
+    bundle.attach(partial(always, attention=attention_by(backend)))
+
+
+def compile_bundle(bundle: Bundle | StagedBundle) -> None:
+    """Compile the blocks of the transformer; ValueError where that cannot be."""
+    if getattr(bundle, "offload", "none") == "blocks":
+        raise ValueError("blocks that come one by one cannot be compiled; leave one of the two out")
+    check_compiler(bundle.device)
+    bundle.attach(compile_blocks)
 
 
 def add_lora_file(bundle: Bundle, path: str | Path, strengths: str = "") -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from .folder import ModelFiles
 from .footprint import step_bytes, transformer_bytes, weight_bytes
 from .models.audio_codec import AudioCodec
+from .models.float8 import Float8
 from .models.mmdit import Hooks
 from .models.text_encoder import UMT5Encoder
 from .models.video_vae import VideoVAE
@@ -31,10 +32,12 @@ SHARE = 0.9  # of the free memory that is counted on
 Change = Callable[[nn.Module], None]
 
 
-def choose_offload(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> Offload:
+def choose_offload(
+    files: ModelFiles, device: torch.device, dtype: torch.dtype, float8: Float8 | None = None
+) -> Offload:
     """The least that must be brought and let go for a clip of full length and `USUAL` size to fit."""
     form = files.config.format
-    model = transformer_bytes(files.config, dtype)
+    model = transformer_bytes(files.config, dtype, float8)
     shape = files.config.streams.map(lambda _, size: size, form.latent_shape(form.max_frames, *USUAL))
     running = model + step_bytes(files.config, shape, dtype, kept=shape.video is not None)
     free = SHARE * free_bytes(device)
@@ -68,15 +71,22 @@ class StagedBundle:
     """As `pipeline.Bundle`. Asking for a part loads it onto `device`, and lets the others go.
 
     offload: "none" keeps all parts, "parts" one at a time, "blocks" the same with a transformer whose blocks
-    are brought from the file one by one. dtype: of all but the audio parts, which are float32.
+    are brought from the file one by one. dtype: of all but the audio parts, which are float32. float8: the
+    matrices of the transformer's blocks, as `load_model` has it.
     """
 
     shown = 1
 
     def __init__(
-        self, files: ModelFiles, device: torch.device, dtype: torch.dtype, offload: Offload = "parts"
+        self,
+        files: ModelFiles,
+        device: torch.device,
+        dtype: torch.dtype,
+        offload: Offload = "parts",
+        float8: Float8 | None = None,
     ) -> None:
         self.files, self.device, self.dtype, self.offload = files, device, dtype, offload
+        self.float8 = float8
         self.config = files.config
         self._held: dict[str, Any] = {}
         self._changes: list[Change] = []
@@ -89,7 +99,7 @@ class StagedBundle:
                 "blocks that come from the file cannot be changed; bake the LoRA into a file with convert "
                 "--lora, or take --offload parts"
             )
-        change(load_model(self.files.model, device="meta")[0])
+        change(load_model(self.files.model, device="meta", float8=self.float8)[0])
         self._changes.append(change)
         self._held.pop("model", None)
 
@@ -125,13 +135,13 @@ class StagedBundle:
         return self._held[name]
 
     def _load_model(self) -> nn.Module:
-        model = load_model(self.files.model, dtype=self.dtype)[0]
+        model = load_model(self.files.model, dtype=self.dtype, float8=self.float8)[0]
         for change in self._changes:
             change(model)
         return self._with_attached(model)
 
     def _load_blocks(self) -> Callable[..., Any]:
-        blocks = FileBlocks(self.files.model, self.dtype, self.device)
+        blocks = FileBlocks(self.files.model, self.dtype, self.device, self.float8)
         model = load_around_blocks(self.config, blocks)
         return partial(self._with_attached(model), hooks=Hooks(run_block=blocks.run))
 

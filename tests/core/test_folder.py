@@ -102,6 +102,17 @@ def test_a_part_at_a_time_makes_the_clip_of_all_together_bit_for_bit(ovi, reside
     assert made.frames.shape == (5, 32, 64, 3) and made.fps == Fraction(24) and made.frames.std() > 0
 
 
+def test_in_fp8_it_makes_one_clip_too_however_it_comes_and_nearly_that_of_bf16(ovi, resident):
+    given = {"dtype": torch.bfloat16, "float8": "fast"}
+    clips = [
+        generate(load_bundle(str(ovi), offload=one, **given), ASK) for one in ("none", "parts", "blocks")
+    ]
+    for clip in clips:
+        assert torch.equal(clip.frames, clips[0].frames) and torch.equal(clip.waveform, clips[0].waveform)
+    plain = generate(load_bundle(str(ovi), dtype=torch.bfloat16), ASK)
+    assert 0 < (clips[0].frames - plain.frames).abs().mean() < 0.02
+
+
 @pytest.mark.parametrize("offload", ["parts", "blocks"])
 def test_what_is_attached_to_the_transformer_is_there_whenever_it_is_loaded(ovi, offload):
     calls = []
@@ -159,6 +170,11 @@ def test_the_command_line_makes_a_clip_from_a_folder(ovi, tmp_path, capsys):
     common = ["sample", "--model", ovi, "--scene", "a man", "--dtype", "bf16", *options]
     assert main([*map(str, common), "--offload", "blocks"]) == 0
     assert read_video(tmp_path / "a.mp4").frames.shape == (5, 32, 64, 3)
+    assert main([*map(str, common), "--dtype", "fp8_e4m3fn_fast", "--attention", "math"]) == 0
+    assert main([*map(str, common), "--attention", "cudnn"]) == 2
+    assert "cpu has no cudnn attention" in capsys.readouterr().err
+    assert main([*map(str, common), "--offload", "blocks", "--compile"]) == 2
+    assert "blocks that come one by one cannot be compiled" in capsys.readouterr().err
     assert main([*map(str, common), "--voice", str(tmp_path / "v.wav")]) == 2
     assert "does not take a voice" in capsys.readouterr().err
     assert main([*map(str, common), "--device", "cuda:77"]) == 2

@@ -5,6 +5,7 @@ b batch · h heads · n tokens · d head width
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..av import AV
 
@@ -33,8 +35,40 @@ Bands = list[tuple[slice, slice]]
 """Runs of queries with the keys of the other stream that each run sees."""
 
 
+BACKENDS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}  # what PyTorch attends with
+
+
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def attention_by(backend: str) -> Attention:
+    """`sdpa` by one of `BACKENDS` alone."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        with sdpa_kernel(BACKENDS[backend]):
+            return sdpa(q, k, v, mask)
+
+    return attend
+
+
+def check_backend(backend: str, head_width: int, device: torch.device, dtype: torch.dtype) -> None:
+    """ValueError if a device cannot attend so. Nothing is masked while a clip is made."""
+    tokens = torch.zeros(1, 1, 8, head_width, device=device, dtype=dtype)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch gives its reasons
+            attention_by(backend)(tokens, tokens, tokens)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{device} has no {backend} attention for {dtype} and heads of {head_width}; leave out the "
+            "backend, or take another one"
+        ) from error
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

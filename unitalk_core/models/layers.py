@@ -6,7 +6,6 @@ b batch · n tokens · d width · k distinct timesteps
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional
 from ..config import StreamConfig
 from .attention import QKV, Attention, Bands, merge_heads, split_heads
 from .rope import rotate
-from .text import Kept, once
+from .text import Kept
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class StreamState:
     key_mask: Tensor | None  # (b, 1, 1, n)
     dtype: torch.dtype  # of the linear layers; the residual itself is kept in float32
     kept: Kept | None = None  # what was made of the text in an earlier step
+    read: tuple[Tensor, Tensor] | None = None  # its keys and values in this block, if they are kept
 
     def spread(self, values: Tensor) -> Tensor:
         """(k, d) per distinct timestep -> what broadcasts over (b, n, d)."""
@@ -163,7 +163,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, own: StreamState, other: StreamState | None, attention: Attention) -> Tensor:
         """x: (b, n, d), normalised tokens of `own`; `other`: the stream to fuse with, or None."""
         q = split_heads(self.norm_q(self.q(x)), self.heads)
-        out = self._attend(q, *once(own.kept, self, partial(self._read, own.text)), attention)
+        out = self._attend(q, *(own.read or self.read(own.text)), attention)
         if own.reference is not None:
             k, v = self.norm_k_ref(self.k_ref(own.reference)), self.v_ref(own.reference)
             out = out + self._hear(q, k, v, own.hearing, attention)
@@ -171,7 +171,7 @@ class CrossAttention(nn.Module):
             out = out + self._fuse(q, own, other, attention)
         return self.o(merge_heads(out))
 
-    def _read(self, text: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the text, (b, text_len, d) each."""
         return self.norm_k(self.k(text)), self.v(text)
 

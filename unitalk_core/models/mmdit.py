@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,17 @@ class Hooks:
 
 
 PLAIN = Hooks()
+
+
+def always(model: nn.Module, **changes: Any) -> None:
+    """Have every pass of this JointDiT run with its hooks so changed, from now on."""
+
+    def told(_: nn.Module, args: tuple, options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return args, options | {"hooks": replace(options.get("hooks", PLAIN), **changes)}
+
+    model.register_forward_pre_hook(told, with_kwargs=True)
+
+
 GATE = 4.0  # the constant of `_start_linear`
 
 
@@ -125,6 +136,7 @@ class JointDiT(nn.Module):
 
 def forward_block(blocks: AV[Block | None], meeting: Joint, state: AV[StreamState]) -> AV[StreamState]:
     """One block of both streams; they meet where `meeting` says."""
+    state = blocks.map(Block.recall, state)
     mods, qkv = before_attention(blocks, state)
     attended = meeting.attend(qkv)
     del qkv  # or it would be there beside the FFN

@@ -56,6 +56,12 @@ class Block(nn.Module):
         """
         return run(state)
 
+    def recall(self, state: StreamState) -> StreamState:
+        """With the keys and values of the text, where they are kept; a compiled block finds them there."""
+        if state.kept is None:
+            return state
+        return replace(state, read=once(state.kept, self, partial(self.cross_attn.read, state.text)))
+
     def modulations(self, state: StreamState) -> tuple[Modulation, Modulation]:
         """For self-attention and for the FFN, summed per distinct timestep in float32."""
         table = self.modulation.to(state.modulation.device, torch.float32) + state.modulation.float()

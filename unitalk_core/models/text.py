@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from ..av import AV
 
-Kept = dict[nn.Module, Any]
-"""By the layer that made it."""
-
 T = TypeVar("T")
 
 MOST_TEXTS = 8  # a step has up to six; a text that changes with every step must not pile up
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What was made of a text, by the layer that made it. No bare dict: torch.compile would look inside."""
+
+    made: dict[nn.Module, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +32,16 @@ class Text:
     """Features (b, len, text_dim), and what was made of them. True as long as the weights stay the same."""
 
     features: Tensor
-    kept: Kept = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
 
 
 def once(kept: Kept | None, layer: nn.Module, make: Callable[[], T]) -> T:
     """What `layer` makes: of an earlier step if there is one, and always anew where nothing is kept."""
     if kept is None:
         return make()
-    if layer not in kept:
-        kept[layer] = make()
-    return kept[layer]
+    if layer not in kept.made:
+        kept.made[layer] = make()
+    return kept.made[layer]
 
 
 class Texts:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from ..av import AV
+from ..compiled import no_others
 from ..config import ModelConfig
 from ..data.speech import Mark
 from ..data.visemes import VISEME_OF, viseme_names
 from ..models.mmdit import Hooks, RunBlock, after_attention, before_attention
 from ..models.phonemes import BOUNDARY, END, IDS, PAUSES, SPEECH, prompt_ids, pronounce
-from .hooks import attend, attention_weights, no_others
+from .hooks import attend, attention_weights
 
 GUIDED_BLOCKS = (2, 3)
 GUIDED_HEADS = 3  # the first ones

@@ -5,12 +5,11 @@ b batch · h heads · n tokens · m keys · d head width
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from ..av import AV
+from ..compiled import in_halves
 from ..models.attention import QKV, Attention
 from ..models.coupling import Joint
 from ..models.mmdit import Hooks, after_attention, before_attention
@@ -21,20 +20,12 @@ def training_hooks(compiled: bool, attention: Attention) -> Hooks:
     before, after = before_attention, after_attention
     if compiled:
         before, after = (torch.compile(one, dynamic=True) for one in (before, after))
-
-    def run_block(_index: int, block: partial, state: AV) -> AV:
-        blocks, meeting = block.args
-        mods, qkv = before(blocks, state)
-        joint = type(meeting) is Joint
-        attended = attend(meeting, qkv) if joint else meeting.attend(qkv)
-        return after(blocks, state, mods, attended, no_others if joint else meeting.others, meeting.attention)
-
-    return Hooks(attention=attention, run_block=run_block)
+    return Hooks(attention=attention, run_block=in_halves(before, after, attend))
 
 
 def attend(meeting: Joint, qkv: AV[QKV]) -> AV[Tensor]:
     """What `meeting.attend` gives, in one call: for short clips a mask is faster than bands."""
-    if meeting.bands is None or len(qkv.present()) == 1:
+    if type(meeting) is not Joint or meeting.bands is None or len(qkv.present()) == 1:
         return meeting.attend(qkv)
     sizes = [one.q.shape[2] for one in qkv.present()]
     q, k, v = (torch.cat([getattr(one, part) for one in qkv.present()], dim=2) for part in "qkv")
@@ -51,11 +42,6 @@ def visible(meeting: Joint, video: int, audio: int) -> Tensor:
     for rows, keys in meeting.bands.audio:
         seen[video:, :video][rows, keys] = video_to_audio
     return seen
-
-
-def no_others(_state: AV) -> AV:
-    """Joint coupling reads nothing in the cross-attention slot."""
-    return AV(None, None)
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -12,13 +12,14 @@ from torch import Tensor
 from ..data.cache import Cache, cache_for
 from ..data.encoders import encoders_of
 from ..models.attention import sdpa
+from ..models.float8 import hold_in_float8
 from ..weights.lora import is_lora
 from .alignment import Guide
 from .batches import Batches, Clips
 from .config import TrainConfig
 from .hooks import plain_attention, training_hooks
 from .latents import Shards, shard_files
-from .memory import checkpointed, hold_in_float8, offloaded, wait_on_host
+from .memory import checkpointed, offloaded, wait_on_host
 from .origin import Base, load_base
 from .plan import Plan, make_plan
 from .selection import learns_text, select

@@ -246,7 +246,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str |
     wrong = [
         f"{name} ({DTYPE_NAMES.get(tensors[name].dtype, tensors[name].dtype)})"
         for name, one in sorted(state.items())
-        if one.is_floating_point() and tensors[name].dtype not in PRECISIONS
+        if one.dtype in PRECISIONS and tensors[name].dtype not in PRECISIONS
     ]
     if wrong:
         raise ValueError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from ..av import AV
 from ..config import ModelConfig
 from ..models.audio_codec import AudioCodec
 from ..models.audio_vae import AudioVAE, AudioVAEConfig, fold, is_folded
+from ..models.float8 import Float8, expect_float8
 from ..models.griffin_lim import GriffinLim
 from ..models.mel import MEL_16K, MEL_44K, Mel, MelConfig
 from ..models.mmdit import JointDiT
@@ -49,7 +51,7 @@ from .files import (
 from .formats import AUDIO
 from .keymaps import find_part, recognise
 from .lora import is_lora_file
-from .quantised import dequantise, dequantised, quantise_int8
+from .quantised import dequantise, dequantised, for_float8, quantise_int8
 
 Source = str | Path
 Unpack = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -148,11 +150,21 @@ def read_sound(
 
 
 def load_model(
-    paths: Source | Sequence[Source], ops: Any = nn, dtype: torch.dtype | None = None, device: str = "cpu"
+    paths: Source | Sequence[Source],
+    ops: Any = nn,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    float8: Float8 | None = None,
 ) -> tuple[JointDiT, ModelConfig]:
-    """A transformer and its configuration from one file, or from one for each stream (Ovi's split files)."""
-    weights, config = read_model(paths, dtype, device)
-    return built(lambda: JointDiT(config, ops=ops), weights, paths), config
+    """A transformer and its configuration from one file, or from one for each stream (Ovi's split files).
+
+    float8: the matrices of its blocks in a byte each; those that are fp8 in the file stay as they are.
+    """
+    if float8 is None:
+        weights, config = read_model(paths, dtype, device)
+        return built(lambda: JointDiT(config, ops=ops), weights, paths), config
+    weights, config = read_model(paths, None, device, partial(for_float8, dtype=dtype))
+    return built(lambda: expect_float8(JointDiT(config), float8), weights, paths), config
 
 
 def load_video_vae(

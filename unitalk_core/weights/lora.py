@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .files import read_tensors
+from .quantised import FLOAT8
 
 PREFIX = "diffusion_model."
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
@@ -161,7 +162,13 @@ def apply_lora(
     strengths = strength if isinstance(strength, Mapping) else dict.fromkeys(PARTS, strength)
     lora = Lora(tensors, strengths, source)
     shapes = {name: tuple(one.shape) for name, one in weights.items()}
-    for target, entries in lora.changes(shapes).items():
+    changes = lora.changes(shapes)
+    if small := [name for name in changes if weights[name].dtype in FLOAT8]:
+        raise ValueError(
+            f"{source} changes {small[0]}, which is held in fp8; take bf16, or add it to a file of the model "
+            "first (convert --lora)"
+        )
+    for target, entries in changes.items():
         for entry in entries:
             change = _change(entry, tensors).to(weights[target])
             weights[target].add_(change, alpha=strengths[part_of(target)])

@@ -77,6 +77,22 @@ def in_fp8(tensors: Mapping[str, Tensor], every: bool = False, fast: bool | None
     return dequantise(rest) | kept
 
 
+def for_float8(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The same as the layers of `models.float8` take them: a scale a row, no note. dtype: of all the rest."""
+    held = in_fp8(tensors, every=True, fast=False)
+    return {name: _for_layer(name, one, held, dtype) for name, one in held.items() if not _is_note(name)}
+
+
+def _for_layer(name: str, one: Tensor, held: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensor:
+    if _scaled_by(name, held):
+        return one.expand(len(held[name.removesuffix("_scale")])).contiguous()
+    return one if one.dtype in FLOAT8 or not one.is_floating_point() else one.to(dtype or one.dtype)
+
+
+def _is_note(name: str) -> bool:
+    return name.endswith("comfy_quant")
+
+
 def _stays(name: str, tensors: Mapping[str, Tensor], every: bool) -> bool:
     one = tensors[name]
     if one.ndim != 2 or not MATRIX.search(name):

@@ -65,7 +65,7 @@ def test_a_long_clip_keeps_nothing_of_its_text():
     model, (_, timestep, context, reference) = randomised(), inputs(batch=1)
     run = ReadingOnce(model)
     run(AV(torch.randn(1, 48, 40, 4, 4), torch.randn(1, 20, 12)), timestep, context, reference)
-    kept = {layer for text in run.texts.seen for layer in text.kept}
+    kept = {layer for text in run.texts.seen for layer in text.kept.made}
     assert model.audio_model in kept
     assert model.video_model not in kept
 

@@ -24,10 +24,11 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from unitalk_core.av import AV
 from unitalk_core.config import TINY
+from unitalk_core.models.float8 import hold_in_float8
 from unitalk_core.models.mmdit import PLAIN, Hooks, JointDiT, initialise
 from unitalk_core.models.text_encoder import PhonemeConfig, PhonemeEncoder
 from unitalk_core.training.batches import Drawn
-from unitalk_core.training.memory import checkpointed, hold_in_float8
+from unitalk_core.training.memory import checkpointed
 from unitalk_core.training.objective import Batch
 from unitalk_core.training.sharding import gathered, load_sharded, save_sharded, sharded, spread
 from unitalk_core.training.trainee import Trainee

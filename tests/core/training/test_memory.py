@@ -15,16 +15,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from unitalk_core.av import AV
 from unitalk_core.config import TINY
 from unitalk_core.models.attention import sdpa
+from unitalk_core.models.float8 import Float8Linear, hold_in_float8
 from unitalk_core.models.mmdit import PLAIN, Hooks, JointDiT, initialise
 from unitalk_core.training.alignment import Guide
 from unitalk_core.training.hooks import training_hooks
-from unitalk_core.training.memory import (
-    Float8Linear,
-    checkpointed,
-    hold_in_float8,
-    offloaded,
-    wait_on_host,
-)
+from unitalk_core.training.memory import checkpointed, offloaded, wait_on_host
 from unitalk_core.weights.lora import add_lora, is_lora
 from unitalk_core.weights.quantised import dequantise
 
