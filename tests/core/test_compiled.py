@@ -7,6 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from tests.core.models.test_mmdit import inputs, randomised
+from unitalk_core.cli.bundle import ATTENTION
 from unitalk_core.compiled import check_compiler, compile_blocks
 from unitalk_core.models.attention import BACKENDS, attention_by, check_backend, sdpa
 from unitalk_core.models.mmdit import always
@@ -47,9 +48,12 @@ def test_a_kernel_that_is_asked_for_attends_as_any_other(backend: str):
     torch.testing.assert_close(attention_by(backend)(q, k, v), sdpa(q, k, v))
 
 
+def test_the_command_line_names_every_kernel():
+    assert set(ATTENTION) == set(BACKENDS)
+
+
 @pytest.mark.parametrize("backend", ["cudnn", "efficient"])
 def test_a_kernel_that_a_device_does_not_have_is_refused_in_a_sentence(backend: str):
-    assert backend in BACKENDS
     with pytest.raises(ValueError, match=f"cpu has no {backend} attention for torch.float32 and heads of 24"):
         check_backend(backend, 24, CPU, torch.float32)
 

@@ -14,7 +14,7 @@ LAYERS = [
     ["av", "child", "geometry", "peak", "processes", "provenance", "workers"],
     ["config"],
     ["models"],
-    ["diffusion", "parallel", "weights", "media"],
+    ["compiled", "diffusion", "parallel", "weights", "media"],
     ["footprint", "kept", "latent_file", "offload", "pitch", "seam", "subtitles"],
     ["folder"],
     ["staged"],

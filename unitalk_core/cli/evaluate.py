@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .sample import add_lora, load
+from .bundle import add_lora, load
 
 if TYPE_CHECKING:
     from tqdm import tqdm

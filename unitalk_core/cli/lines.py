@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .sample import add_request, as_voice, load, make_clip, suffix
+from .bundle import load
+from .sample import add_request, as_voice, make_clip, suffix
 
 if TYPE_CHECKING:
     from ..processes import Processes
