@@ -61,7 +61,7 @@ def test_ovis_ten_second_model_is_known_by_its_name_and_refuses_the_other_markup
 
 def test_ovi_in_two_files_is_the_same_model_and_one_alone_is_named(measured):
     found = measured("ovi_in_two_files")
-    assert found["same"] == [True, True]
+    assert found["same"] and max(found["difference"]) < PARITY  # in a file weights lie elsewhere
     assert "holds only the audio stream of an Ovi model; name the other's file too" in found["alone"]
 
 

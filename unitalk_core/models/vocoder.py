@@ -22,7 +22,7 @@ from .winograd import convolved
 
 TAPS = 12  # of the anti-aliasing filter
 BLOCK = 16  # samples that it filters in one product
-IN_CACHE = 2**16  # numbers of a signal that a CPU keeps at hand with all that is made of them
+IN_CACHE = 2**17  # numbers of a signal that a CPU keeps at hand with all that is made of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,25 +172,29 @@ class Activation(nn.Module):
         return torch.cat([_shaped(part, rates, up, down) for part, *rates in parts], dim=1)
 
     def _matrices(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """What the filters make of a block and its neighbours: (L + 16, 2L + 10) and (2L + 10, L)."""
+        """What the filters make of a block and its neighbours: (L + 6, 2L) and (2L + 10, L)."""
         up, down = self.upsample.filter.to(like), self.downsample["lowpass"].filter.to(like)
-        samples, doubled = (torch.eye(size).to(like)[:, None] for size in (BLOCK + 16, 2 * BLOCK + 10))
-        rising = 2 * F.conv_transpose1d(samples, up, stride=2)[..., 16:-16]
+        samples, doubled = (torch.eye(size).to(like)[:, None] for size in (BLOCK + 6, 2 * BLOCK + 10))
+        rising = 2 * F.conv_transpose1d(samples, up, stride=2)[..., 11:-11]
         return rising[:, 0], F.conv1d(doubled, down, stride=2)[:, 0]
 
 
 def _shaped(x: Tensor, rates: list[Tensor], up: Tensor, down: Tensor) -> Tensor:
-    """Block by block, each with the neighbours that both filters see; the ends go on as they end."""
-    length, blocks = x.shape[2], -(-x.shape[2] // BLOCK)
+    """Up, SnakeBeta, down. sin^2 is (1 - cos) / 2 of twice the angle; its constant passes the filter."""
+    length, (frequency, height) = x.shape[2], rates
+    doubled = _filtered(x, up, 3, BLOCK)[..., : 2 * length]
+    waves = (doubled * (2 * frequency)).cos_()
+    doubled.addcmul_(waves, -height / 2)
+    return _filtered(doubled, down, 5, 2 * BLOCK)[..., :length] + height / 2
+
+
+def _filtered(x: Tensor, matrix: Tensor, beside: int, step: int) -> Tensor:
+    """Block by block, each with the neighbours that the filter sees; the ends go on as they end."""
+    blocks = -(-x.shape[2] // step)
     first, last = x[..., :1], x[..., -1:]
-    after = 8 + blocks * BLOCK - length  # up to a whole block, cut off again
-    x = torch.cat([first.expand(-1, -1, 8), x, last.expand(-1, -1, after)], dim=2)  # sooner than F.pad
-    x = snake(x.unfold(2, len(up), BLOCK) @ up, *(rate[..., None] for rate in rates))
-    x[:, :, 0, :5] = x[:, :, 0, 5:6]
-    for i in range(max(0, blocks - 2), blocks):
-        end = 5 + 2 * (length - i * BLOCK)
-        x[:, :, i, end:] = x[:, :, i, end - 1 : end]
-    return (x @ down).flatten(2)[..., :length]
+    after = beside + blocks * step - x.shape[2]  # up to a whole block
+    seen = torch.cat([first.expand(-1, -1, beside), x, last.expand(-1, -1, after)], dim=2)  # sooner than pad
+    return (seen.unfold(2, len(matrix), step) @ matrix).flatten(2)
 
 
 class SnakeBeta(nn.Module):

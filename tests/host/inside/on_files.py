@@ -139,12 +139,16 @@ def ovi_in_two_files() -> dict[str, Any]:
     bare = {key.removeprefix("video_model."): one for key, one in stream(ovi(), "video_model.").items()}
     picture = save("Ovi/Wan_2_2_Ovi_video_model_bf16.safetensors", bare)
     sound = save("Ovi/Wan_2_2_Ovi_audio_model_bf16.safetensors", stream(ovi(), "audio_model."))
+    both = save("Ovi/model.safetensors", ovi())
     found = ovi_sampled(picture, sound, seconds=0.6, markup="ovi-720")
-    whole = ovi_sampled(save("Ovi/model.safetensors", ovi()), seconds=0.6, markup="ovi-720")
-    same = [
-        torch.equal(a, b) for a, b in zip(normalised(found["made"]), normalised(whole["made"]), strict=True)
-    ]
-    return {"same": same, "alone": error_of(lambda: run("UniTalkLoadModel", sound, "none", "default"))}
+    whole = ovi_sampled(both, seconds=0.6, markup="ovi-720")
+    pairs = zip(normalised(found["made"]), normalised(whole["made"]), strict=True)
+    files = ((picture, sound), (both, "none"))
+    return {
+        "same": equal(*(run("UniTalkLoadModel", *names, "fp32")[0] for names in files)),
+        "difference": [worst(a, b) for a, b in pairs],
+        "alone": error_of(lambda: run("UniTalkLoadModel", sound, "none", "default")),
+    }
 
 
 def forms() -> dict[str, Any]:
