@@ -14,10 +14,11 @@ import os
 import pickle
 import re
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +72,8 @@ class Entry(NamedTuple):
 class WeightsFile(NamedTuple):
     """What a file holds.
 
-    read: one tensor, in memory of its own; of a pickle a view of the file. mapped: all as views of the file.
+    read: one tensor, in memory of its own; a view of the file in a pickle that does not tell where it lies.
+    mapped: all as views of the file.
     """
 
     entries: dict[str, Entry]
@@ -140,9 +142,7 @@ def open_weights(path: str | Path) -> WeightsFile:
         return WeightsFile(entries, lambda name: files[shards[name]].read(name), partial(_read_shards, path))
     if path.suffix == ".safetensors" and not SHARD.search(path.name):
         return _open_safetensors(path)
-    tensors = read_tensors(path)
-    entries = {name: Entry(one.dtype, tuple(one.shape)) for name, one in tensors.items()}
-    return WeightsFile(entries, tensors.__getitem__, lambda: tensors)
+    return _open_pickle(path, read_tensors(path))
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -326,9 +326,9 @@ def _shards(path: Path) -> dict[str, str]:
     return {str(name): str(shard) for name, shard in table.items()}
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = torch.load(path, map_location=device, weights_only=True, mmap=_lies_plain(path))
     except pickle.UnpicklingError as error:
         if not _is_refusal(path, str(error)):
             raise _damaged(path, error) from error
@@ -338,6 +338,57 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
     return _unwrapped(path, content)
+
+
+def _lies_plain(path: Path) -> bool:
+    """Whether numbers lie in a pickle as in memory: in a zip that is not packed, in this byte order."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as file:
+            packed = any(one.compress_type != zipfile.ZIP_STORED for one in file.infolist())
+            orders = [file.read(name) for name in file.namelist() if name.endswith("/byteorder")]
+    except zipfile.BadZipFile:
+        return False
+    return not packed and all(one.decode() == sys.byteorder for one in orders or [b"little"])
+
+
+def _open_pickle(path: Path, tensors: dict[str, Tensor]) -> WeightsFile:
+    entries = {name: Entry(one.dtype, tuple(one.shape)) for name, one in tensors.items()}
+    places = cache(partial(_places, path, tensors))
+
+    def read(name: str) -> Tensor:
+        return _read_strided(path, places()[name], tensors[name]) if name in places() else tensors[name]
+
+    return WeightsFile(entries, read, lambda: tensors)
+
+
+def _places(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Where in the file the numbers of each tensor begin, of those that are plain numbers in a row.
+
+    tensors: views of the file. Empty for an old format, or an older torch, which does not tell it; or if what
+    torch tells, reckoned from how it writes files itself, is not as far apart as the views are.
+    """
+    if not _lies_plain(path):
+        return {}
+    try:
+        told = _read_pickle(path, "meta")
+    except ValueError:  # something beside the tensors is not to be had without its numbers
+        return {}
+    places = {}
+    for name, one in tensors.items():
+        plain = one.layout == torch.strided and one.dtype in DTYPE_NAMES and not one.is_neg()
+        start = getattr(told[name].untyped_storage(), "_checkpoint_offset", None) if plain else None
+        if start is not None and one.numel():
+            places[name] = start + one.storage_offset() * one.dtype.itemsize
+    starts = {tensors[name].data_ptr() - place for name, place in places.items()}
+    return places if len(starts) == 1 else {}
+
+
+def _read_strided(path: Path, start: int, like: Tensor) -> Tensor:
+    """The numbers from `start` on, in the type, the shape and the strides of `like`."""
+    last = sum((size - 1) * stride for size, stride in zip(like.shape, like.stride(), strict=True))
+    return _read_one(path, start, Entry(like.dtype, (last + 1,))).as_strided(like.shape, like.stride())
 
 
 def _is_refusal(path: Path, told: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,100 @@ def test_a_tensor_is_read_alone_as_it_is_among_all(tmp_path: Path, weights) -> N
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="cut off"):
         file.read("b")
+
+
+def views() -> dict[str, torch.Tensor]:
+    """Tensors that share numbers, lie in another order, begin later, are one number, or none."""
+    table = torch.arange(24.0).reshape(4, 6)
+    whole = {"table": table, "again": table, "turned": table.t(), "rows": table[1:3], "column": table[:, 2]}
+    alone = {"s": torch.tensor(3.5), "e": torch.empty(0, 4), "one": torch.ones(()).expand(5, 7)}
+    kinds = {"h": torch.randn(3, 5).bfloat16(), "i": torch.arange(7), "b": torch.tensor([True, False])}
+    kinds |= {"n": torch.randn(4, dtype=torch.complex64).conj().imag}  # of which the file has the negative
+    kinds |= {"f": torch.randn(3, 5).to(torch.float8_e4m3fn), "p": nn.Parameter(torch.randn(4, 3))}
+    return whole | alone | kinds
+
+
+def equal(got: torch.Tensor, want: torch.Tensor) -> bool:
+    """Bit for bit, and lying in memory in the same order."""
+    form = (got.dtype, got.shape, got.stride())
+    return form == (want.dtype, want.shape, want.stride()) and torch.equal(got.float(), want.float())
+
+
+def repacked(path: Path, how: int, **changed: bytes) -> None:
+    """The same records, written by another program; some of them changed."""
+    with zipfile.ZipFile(path) as file:
+        records = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", how) as file:
+        for name, content in records.items():
+            file.writestr(name, changed.get(name.rpartition("/")[2], content))
+
+
+def resident(path: Path) -> int:
+    """KiB of a mapped file that are in memory."""
+    told, found = Path("/proc/self/smaps").read_text().splitlines(), 0
+    for i, line in enumerate(told):
+        if line.endswith(str(path)):
+            found += next(int(one.split()[1]) for one in told[i:] if one.startswith("Rss:"))
+    return found
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict"])
+def test_a_tensor_of_a_pickle_is_read_alone_as_it_is_among_all(tmp_path: Path, wrapper) -> None:
+    path, tensors = tmp_path / "w.pth", views()
+    torch.save(tensors if wrapper is None else {wrapper: tensors, "step": 3}, path)
+    file = open_weights(path)
+    assert list(file.entries) == list(tensors)
+    for name, one in torch.load(path, weights_only=True).items() if wrapper is None else tensors.items():
+        assert file.entries[name] == (one.dtype, tuple(one.shape))
+        assert equal(file.read(name), one) and equal(file.mapped()[name], one), name
+    assert not file.read("p").requires_grad
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"w\.pth is cut off"):
+        file.read("table")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say what is in memory")
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_what_is_read_alone_leaves_nothing_of_the_file_in_memory(tmp_path: Path, suffix: str) -> None:
+    path, tensors = tmp_path / f"w{suffix}", {f"{i}.weight": torch.randn(256, 1024) for i in range(8)}
+    save_tensors(path, tensors) if suffix == ".safetensors" else torch.save(tensors, path)
+    file = open_weights(path)
+    held = file.mapped()
+    assert all(torch.equal(file.read(name), one) for name, one in tensors.items())
+    size = path.stat().st_size / 1024
+    assert resident(path) < 0.1 * size
+    assert sum(float(one.sum()) for one in held.values()) and resident(path) > 0.9 * size
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_pickle_that_another_program_packed_is_read_too(tmp_path: Path, how: int) -> None:
+    path, tensors = tmp_path / "w.pth", views()
+    torch.save(tensors, path)
+    repacked(path, how)
+    file = open_weights(path)
+    assert all(equal(file.read(name), one) for name, one in tensors.items())
+
+
+def test_a_pickle_in_another_byte_order_is_turned(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "w.pth", torch.tensor([1, 2, 3 << 24], dtype=torch.int32)
+    torch.save({"a": numbers}, path)
+    swapped = numbers.numpy().byteswap().tobytes()
+    repacked(path, zipfile.ZIP_STORED, byteorder=b"big", **{"0": swapped})
+    assert torch.equal(open_weights(path).read("a"), numbers)
+
+
+def test_a_pickle_that_does_not_tell_where_its_tensors_lie_is_read_too(tmp_path: Path, weights) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    file = open_weights(path)
+    assert same({name: file.read(name) for name in file.entries}, weights)
+    quantised = torch.quantize_per_tensor(torch.randn(4), 0.1, 0, torch.qint8)
+    sparse = torch.eye(3).to_sparse()
+    for kept in ({"model": weights, "other": quantised}, weights | {"s": sparse}):
+        torch.save(kept, path)
+        file = open_weights(path)
+        assert same({name: file.read(name) for name in weights}, weights)
+    assert torch.equal(file.read("s").to_dense(), sparse.to_dense())
 
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, weights) -> None:
