@@ -224,17 +224,21 @@ def generate_stream(
 ) -> ClipStream:
     """The same clip, whose picture is decoded part by part when it is asked for."""
     trace = trace or Trace()
+    sample_latents(bundle, request, on_step, trace)
+    return decode_request(bundle, request, trace)
+
+
+def decode_request(bundle: Bundle, request: Request, trace: Trace) -> ClipStream:
+    """The clip of the latents that `sample_latents` left in the trace, with what was given as it was."""
     frames = check_request(bundle.config, request)
-    trace.latents = sample_latents(bundle, request, frames, on_step, trace)
     clip = decode_stream(bundle, made(trace.latents, request), frames, trace)
     return with_given(clip, bundle.config.format, request)
 
 
 @torch.no_grad()
-def sample_latents(
-    bundle: Bundle, request: Request, frames: int, on_step: OnStep | None, trace: Trace
-) -> Latents:
-    """The latents of a clip of so many frames."""
+def sample_latents(bundle: Bundle, request: Request, on_step: OnStep | None, trace: Trace) -> None:
+    """Leave the latents of a clip in the trace."""
+    frames = check_request(bundle.config, request)
     with trace.stage("text"):
         cond, uncond = encode_conditions(bundle, request)
     with trace.stage("sample"):
@@ -260,7 +264,7 @@ def sample_latents(
         )
         sigmas = SCHEDULES[request.sampler](request.steps, shift)
         latents = SAMPLERS[request.sampler](denoiser, noise, sigmas, watched(on_step, request.steps))
-        return check_finite(denoiser.keep(latents), "at the end of sampling")
+        trace.latents = check_finite(denoiser.keep(latents), "at the end of sampling")
 
 
 def clip_shape(config: ModelConfig, frames: int, request: Request) -> AV[tuple[int, ...] | None]:

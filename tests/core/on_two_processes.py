@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
 from unitalk_core.__main__ import build_parser
 from unitalk_core.av import AV
@@ -95,6 +97,14 @@ def error(found: AV, expected: AV) -> float:
     )
 
 
+def networks_of(make: Callable[[], object]) -> list[str]:
+    """Which of the transformer and the vocoder run."""
+    ran = set()
+    with register_module_forward_hook(lambda module, *_: ran.add(type(module).__name__)):
+        make()
+    return sorted(ran & {"JointDiT", "Vocos"})
+
+
 def refused(processes: Processes) -> str:
     """A stream of fewer tokens than processes."""
     given = inputs()
@@ -126,7 +136,8 @@ def main(out: Path, command: list[str]) -> None:
             both = generate(bundle, request, None, traces[1])
             errors["a clip"] = error(traces[1].latents, traces[0].latents)
             errors["decoded"] = error(AV(both.frames, both.waveform), AV(alone.frames, alone.waveform))
-            make_one_clip(args, processes, time.perf_counter())
+            ran = networks_of(lambda: make_one_clip(args, processes, time.perf_counter()))
+            (out / f"ran_{processes.rank}.json").write_text(json.dumps(ran))
         said = refused(processes)
         if processes.first:
             (out / "errors.json").write_text(json.dumps(errors))

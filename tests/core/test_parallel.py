@@ -69,6 +69,11 @@ def test_two_processes_make_the_clip_of_one_and_write_it_once(two, embedded, tmp
     assert two[1].count("a.mp4: 256 x 256") == 1
 
 
+def test_only_the_process_that_writes_decodes_the_sound(two):
+    first, second = (json.loads((two[0] / f"ran_{rank}.json").read_text()) for rank in (0, 1))
+    assert first == ["JointDiT", "Vocos"] and second == ["JointDiT"]
+
+
 def test_fewer_tokens_than_processes_are_refused(two):
     said = (two[0] / "refused.txt").read_text()
     assert said == "1 tokens cannot be shared by 2 processes; start fewer of them"

@@ -144,11 +144,11 @@ def make_clip(
 ) -> dict[str, Any]:
     """Make and write one clip, say so in one line, and return the report on it.
 
-    Of several processes that make it together, the first one writes; the others' reports are empty.
+    Of several processes that sample it together, the first decodes and writes; the others' reports are empty.
     """
     from tqdm import tqdm
 
-    from ..pipeline import Trace, generate_stream
+    from ..pipeline import Trace, decode_request, sample_latents
     from ..processes import Processes
 
     start, processes = time.perf_counter(), processes or Processes()
@@ -156,9 +156,10 @@ def make_clip(
     trace = Trace({"load": load_seconds})
     shown = {"desc": out.name, "unit": "step", "delay": 0.2, "disable": not processes.first}
     with tqdm(total=request.steps, **shown) as bar:
-        made = generate_stream(bundle, request, lambda *_: bar.update(), trace)
+        sample_latents(bundle, request, lambda *_: bar.update(), trace)
     if not processes.first:
         return {}
+    made = decode_request(bundle, request, trace)
     clip = made.outline
     with trace.stage("write"):
         write(out, made, request, bundle, provenance_of(args, request))
