@@ -59,7 +59,9 @@ def test_what_is_there_is_not_made_again(make, tmp_path, capsys):
     lines = [{"say": "one"}, {"say": "two"}]
     assert make(*lines)[2] == [1, 2]
     assert "2 clips made, 0 were there, 0 lines failed" in capsys.readouterr().out
-    code, report, made = make(*lines, options=("--model", "tiny"))
+    code, report, made = make(
+        *lines, options=("--model", "tiny", "--attention", "math", "--passes", "batched")
+    )
     assert (code, made, report["kept"]) == (0, [], 2)
     assert [one["request"]["say"] for one in report["clips"]] == ["one", "two"]
     assert "0 clips made, 2 were there" in capsys.readouterr().out
@@ -70,6 +72,7 @@ def test_what_is_there_is_not_made_again(make, tmp_path, capsys):
     (tmp_path / ".0001.wav.abcd.part").write_bytes(b"of a process that was killed")
     assert make(lines[0], {"say": "two", "seed": 1})[2] == [1]
     assert make(*lines, options=("--steps", "2"))[2] == [1, 2]
+    assert make(*lines, options=("--steps", "2", "--dtype", "fp8_e4m3fn"))[2] == [1, 2]
     assert not list(tmp_path.glob(".*.part"))
 
 

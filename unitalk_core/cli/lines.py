@@ -29,7 +29,9 @@ RECORDS = ".made"  # folder beside the clips
 WEIGHTS = (".safetensors", ".sft", ".pth", ".pt", ".bin", ".ckpt", ".gguf")
 READ = ("image", "last_image", "keep_video", "keep_audio", "continued")  # options that name a file
 FILES = ("model", "lora")  # that are told apart by their content
-BESIDE = ("out", "report", "prompts", "run", "device", "offload", "passes")  # that say nothing of the clip
+BESIDE = (
+    "out", "report", "prompts", "run", "device", "offload", "passes", "attention", "compile",
+)  # fmt: skip  # that say nothing of the clip
 ENDS = 1 << 20  # bytes at both ends of a file of weights that stand for all of it
 
 
