@@ -32,6 +32,7 @@ FP8 = {
     "fp8_e4m3fn": partial(in_fp8, every=True, fast=False),
     "fp8_e4m3fn_fast": partial(in_fp8, every=True, fast=True),
 }
+TABLES = (".modulation",)  # which the host's network holds in float32
 GRIFFIN_LIM = "griffin-lim"
 
 
@@ -198,8 +199,9 @@ def file_patcher(paths: tuple[Path, ...], dtype: str = "default", disable_dynami
     dtype: a choice of UniTalk Load Model. Names and shapes are checked before any weight is read.
     """
     _, config = load_model(paths, device="meta")
-    tensors, _ = read_model(paths, unpack=FP8.get(dtype, dequantise))
-    patcher = patcher_of(config, tensors, DTYPES.get(dtype), disable_dynamic)
+    asked = DTYPES.get(dtype)
+    tensors, _ = read_model(paths, asked, unpack=FP8.get(dtype, dequantise), but=TABLES)
+    patcher = patcher_of(config, tensors, asked, disable_dynamic)
     patcher.cached_patcher_init = (file_patcher, (paths, dtype))
     return patcher
 

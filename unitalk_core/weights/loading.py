@@ -108,17 +108,19 @@ def read_model(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     unpack: Unpack = dequantise,
+    but: tuple[str, ...] = (),
 ) -> tuple[dict[str, Tensor], ModelConfig]:
     """Weights in our names and the configuration of a transformer, from one file or one for each stream.
 
-    dtype: of all floating point weights; None keeps the file's (fp8 becomes float16).
+    dtype: of all floating point weights; None keeps the file's (fp8 becomes float16). but: endings of names
+    that keep it too.
     unpack: what becomes of quantised weights, such as `quantised.in_fp8`.
     """
     sources = [paths] if isinstance(paths, (str, Path)) else list(paths)
     weights: dict[str, Tensor] = {}
     config: ModelConfig | None = None
     for path in sources:
-        part = _part(path, "model", dtype, device, unpack)
+        part = _part(path, "model", dtype, device, unpack, but)
         if twice := weights.keys() & part.keys():
             raise ValueError(
                 f"{path} holds {min(twice)} and {len(twice)} more that another file holds already"
@@ -343,7 +345,12 @@ def describe(path: Source) -> dict[str, Any]:
 
 
 def _part(
-    path: Source, part: str, dtype: torch.dtype | None, device: str = "cpu", unpack: Unpack = dequantise
+    path: Source,
+    part: str,
+    dtype: torch.dtype | None,
+    device: str = "cpu",
+    unpack: Unpack = dequantise,
+    but: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
     """One part of a file in our names and as plain tensors, floating point ones in `dtype` if given.
 
@@ -365,8 +372,10 @@ def _part(
         tensors = {ours: held[theirs] for ours, theirs in names.items()}
         if dtype is None:
             return unpack(tensors)
+        stay = [name for name in tensors if name.removesuffix("_scale").endswith(but)]
+        as_stored = {name: tensors.pop(name) for name in stay}
         largest_first = dict(sorted(tensors.items(), key=lambda item: -item[1].nbytes))
-        return dict(dequantised(largest_first, read, dtype))
+        return unpack(as_stored) | dict(dequantised(largest_first, read, dtype))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

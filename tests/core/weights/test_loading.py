@@ -37,6 +37,7 @@ from unitalk_core.weights.loading import (
     load_text_encoder,
     load_video_vae,
     load_vocoder,
+    read_model,
     read_text_encoder,
     save_embedded,
     save_part,
@@ -162,6 +163,15 @@ def test_another_precision_is_that_of_each_weight_alone(tmp_path: Path, suffix: 
         assert config.streams == SMALL_OVI.streams
         assert same(model, {name: one.to(dtype) for name, one in weights.items()})
         assert {one.dtype for one in model.parameters()} == {dtype}
+
+
+def test_what_is_named_keeps_the_precision_of_its_file_beside_the_rest(tmp_path: Path) -> None:
+    weights = trained(SMALL_OVI)
+    save_tensors(tmp_path / "m.safetensors", weights)
+    read, _ = read_model(tmp_path / "m.safetensors", torch.bfloat16, but=(".modulation",))
+    assert read.keys() == weights.keys()
+    for name, one in weights.items():
+        assert torch.equal(read[name], one if name.endswith(".modulation") else one.bfloat16()), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
