@@ -90,7 +90,7 @@ def test_ovis_sound_computes_as_it_does_without_its_picture(wan: Path, ovi: Path
     assert model.config.format == OVI.format and model.config.coupling == "joint"
     assert not [name for name in model.state_dict() if "_fusion" in name]
     theirs, _ = load_model(ovi)
-    assert torch.equal(velocity(model).audio, velocity(theirs).audio)
+    torch.testing.assert_close(velocity(model).audio, velocity(theirs).audio)
     assert "that of ovi.safetensors, without what it read of its own picture, trained, 16000 Hz" in said
     assert "joint attention: never trained together" in said and not untrained(model)
 
@@ -101,7 +101,8 @@ def test_ovis_audio_file_alone_and_the_towers_names_will_do(wan: Path, tmp_path:
     bare = {name.removeprefix("audio_model."): one for name, one in own.items() if "_fusion." not in name}
     save_tensors(tmp_path / "tower.safetensors", bare)
     made = [velocity(assemble(wan, tmp_path / f"{name}.safetensors").model) for name in ("audio", "tower")]
-    assert torch.equal(made[0].audio, made[1].audio) and made[0].audio.any()
+    torch.testing.assert_close(made[0].audio, made[1].audio)  # in another file weights lie elsewhere
+    assert made[0].audio.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
