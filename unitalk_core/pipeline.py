@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,7 @@ class Bundle:
     audio_codec: Any
     text_encoder: Any
     shown: int = 1
+    offload: ClassVar[Offloading] = "none"  # all is there
 
     @property
     def device(self) -> torch.device:
@@ -194,7 +195,7 @@ def attend_by(bundle: Bundle | StagedBundle, backend: str) -> None:
 
 def compile_bundle(bundle: Bundle | StagedBundle) -> None:
     """Compile the blocks of the transformer; ValueError where that cannot be."""
-    if getattr(bundle, "offload", "none") == "blocks":
+    if bundle.offload == "blocks":
         raise ValueError("blocks that come one by one cannot be compiled; leave one of the two out")
     check_compiler(bundle.device)
     bundle.attach(compile_blocks)

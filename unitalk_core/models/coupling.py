@@ -29,7 +29,8 @@ class Joint:
             return qkv.map(lambda one: one.v)
         return joint_attention(qkv, self.couple, self.bands, self.attention)
 
-    def others(self, state: AV[StreamState]) -> AV[StreamState | None]:  # noqa: ARG002 - Fusion reads it
+    @staticmethod  # so that a compiled block depends on nothing of this meeting
+    def others(state: AV[StreamState]) -> AV[StreamState | None]:  # noqa: ARG004 - Fusion reads it
         """What each stream reads in its cross-attention slot."""
         return AV(None, None)
 

@@ -44,7 +44,7 @@ def check_fast(device: torch.device) -> None:
     one = torch.ones(SIDE, SIDE, device=device, dtype=torch.bfloat16)
     try:
         _fast_product(one, one.to(FLOAT8), one[0].float())
-    except (AttributeError, RuntimeError, NotImplementedError) as error:
+    except (AttributeError, RuntimeError) as error:  # an older PyTorch, or a device without
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{device} cannot multiply in fp8 with PyTorch {torch.__version__} ({reason}); "

@@ -134,15 +134,6 @@ class JointDiT(nn.Module):
         return bands_within(times.video, times.audio, rows * columns, window * self.config.format.video_rate)
 
 
-def forward_block(blocks: AV[Block | None], meeting: Joint, state: AV[StreamState]) -> AV[StreamState]:
-    """One block of both streams; they meet where `meeting` says."""
-    state = blocks.map(Block.recall, state)
-    mods, qkv = before_attention(blocks, state)
-    attended = meeting.attend(qkv)
-    del qkv  # or it would be there beside the FFN
-    return after_attention(blocks, state, mods, attended, meeting.others, meeting.attention)
-
-
 def before_attention(blocks: AV[Block | None], state: AV[StreamState]) -> tuple[AV[Mods], AV[QKV]]:
     """What both streams bring to the attention, and the modulation of the whole block."""
     mods = blocks.map(Block.modulations, state)
@@ -161,6 +152,24 @@ def after_attention(
     state = blocks.map(Block.add_attention, state, mods, attended)
     state = blocks.map(partial(Block.add_conditions, attention=attention), state, others(state))
     return blocks.map(Block.feed_forward, state, mods)
+
+
+def forward_block(
+    blocks: AV[Block | None],
+    meeting: Joint,
+    state: AV[StreamState],
+    *,
+    before: Callable[..., tuple[AV[Mods], AV[QKV]]] = before_attention,
+    after: Callable[..., AV[StreamState]] = after_attention,
+    attend: Callable[[Joint, AV[QKV]], AV[Tensor]] = lambda meeting, qkv: meeting.attend(qkv),
+) -> AV[StreamState]:
+    """One block of both streams; they meet where `meeting` says. A `run_block` may give its parts in another
+    form, such as compiled."""
+    state = blocks.map(Block.recall, state)
+    mods, qkv = before(blocks, state)
+    attended = attend(meeting, qkv)
+    del qkv  # or it would be there beside the FFN
+    return after(blocks, state, mods, attended, meeting.others, meeting.attention)
 
 
 def _block(stream: Stream, index: int) -> Block:

@@ -211,11 +211,8 @@ class SnakeBeta(nn.Module):
         return alpha[:, None], (beta + 1e-9).reciprocal()[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        return snake(x, *self.rates(x))
-
-
-def snake(x: Tensor, frequency: Tensor, height: Tensor) -> Tensor:
-    return torch.addcmul(x, torch.sin(x * frequency).square(), height)
+        frequency, height = self.rates(x)
+        return torch.addcmul(x, torch.sin(x * frequency).square(), height)
 
 
 class Filter(nn.Module):

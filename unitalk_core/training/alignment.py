@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from ..av import AV
-from ..compiled import no_others
 from ..config import ModelConfig
 from ..data.speech import Mark
 from ..data.visemes import VISEME_OF, viseme_names
-from ..models.mmdit import Hooks, RunBlock, after_attention, before_attention
+from ..models.mmdit import Hooks, RunBlock, forward_block
 from ..models.phonemes import BOUNDARY, END, IDS, PAUSES, SPEECH, prompt_ids, pronounce
 from .hooks import attend, attention_weights
 
@@ -147,8 +146,7 @@ class Guide:
         captured: list[Tensor] = []
         blocks, meeting = block.args
         watched = replace(meeting, attention=partial(self._attend, captured))
-        mods, qkv = before_attention(blocks, state)
-        state = after_attention(blocks, state, mods, attend(watched, qkv), no_others, watched.attention)
+        state = forward_block(blocks, watched, state, attend=attend)
         self.seen.append(captured[-1])  # the sound stream comes last
         return state
 

@@ -5,11 +5,12 @@ b batch · h heads · n tokens · m keys · d head width
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from ..av import AV
-from ..compiled import in_halves
 from ..models.attention import QKV, Attention
 from ..models.coupling import Joint
 from ..models.mmdit import Hooks, after_attention, before_attention
@@ -20,7 +21,11 @@ def training_hooks(compiled: bool, attention: Attention) -> Hooks:
     before, after = before_attention, after_attention
     if compiled:
         before, after = (torch.compile(one, dynamic=True) for one in (before, after))
-    return Hooks(attention=attention, run_block=in_halves(before, after, attend))
+
+    def run_block(_index: int, block: partial, state: AV) -> AV:
+        return block(state, before=before, after=after, attend=attend)
+
+    return Hooks(attention=attention, run_block=run_block)
 
 
 def attend(meeting: Joint, qkv: AV[QKV]) -> AV[Tensor]:
