@@ -25,7 +25,6 @@ class Budget:
     batch: int = 16
     frames: int = 64  # mel frames of one crop
     learning_rate: float = 1e-3
-    width: int | None = None  # a layer that sums n > width inputs learns at width / n of the rate
     muon: float = 0.0  # rate of all matrices and convolutions, by Muon in place of AdamW
     warmup: float = 0.02  # share of the budget
     average: float = 0.999  # of the weights, per step
@@ -56,9 +55,10 @@ class Budget:
         return self.learning_rate * rise * (1 + math.cos(math.pi * progress)) / 2
 
 
-def parameter_groups(model: nn.Module, width: int | None) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, width: int | None = None) -> list[dict[str, object]]:
     """What learns, by its "share" of the learning rate: with Adam, a sum over more inputs moves faster.
 
+    width: a layer that sums n > width inputs learns at width / n of the rate; None: all learn alike.
     The rule for hidden layers of maximal update parametrization (Yang and others, arXiv 2203.03466).
     """
     shares = {
@@ -76,7 +76,7 @@ def parameter_groups(model: nn.Module, width: int | None) -> list[dict[str, obje
 def optimizer_of(model: nn.Module, budget: Budget) -> torch.optim.Optimizer:
     options = {"betas": (0.9, 0.98), "weight_decay": 0.0}
     if not budget.muon:
-        return torch.optim.AdamW(parameter_groups(model, budget.width), **options)
+        return torch.optim.AdamW(parameter_groups(model), **options)
     learning = [one for one in model.parameters() if one.requires_grad]
     matrices, rest = ([one for one in learning if (one[0].numel() > 1) is matrix] for matrix in (True, False))
     turned = {"params": matrices, "share": budget.muon / budget.learning_rate, "muon": True}
