@@ -49,7 +49,7 @@ def main() -> None:
 def words_at(bundle: Bundle, truths: list[Any], width: int, height: int) -> float:
     """Share of the words that is heard at this size."""
     made = [Result(generate(bundle, sized(one, seed, width, height)), one) for seed, one in enumerate(truths)]
-    return round(mean(one.right_words() for one in made), 3)
+    return round(mean(one.right_words for one in made), 3)
 
 
 def same_apart(bundle: Bundle, truth: Any) -> bool:

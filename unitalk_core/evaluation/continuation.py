@@ -182,4 +182,4 @@ def compared(
 
 def words_row(own: Result, other: Result) -> tuple[float, float, float]:
     """Right words in a sound, in another one, and in the true clip."""
-    return own.right_words(), own.right_words(other), Result(own.truth.clip, own.truth).right_words()
+    return own.right_words, own.right_words_in(other), Result(own.truth.clip, own.truth).right_words

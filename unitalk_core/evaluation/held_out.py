@@ -97,9 +97,13 @@ class Result:
         clip = self.truth.clip
         return Result(Clip(None, self.truth.reference[None], clip.fps, clip.sample_rate), self.truth)
 
-    def right_words(self, sound: Result | None = None) -> float:
-        """Share of this clip's words that its own sound (or another clip's) says, among 50 choices each."""
-        source = sound or self
+    @cached_property
+    def right_words(self) -> float:
+        """Share of its words that its own sound says."""
+        return self.right_words_in(self)
+
+    def right_words_in(self, sound: Result) -> float:
+        """Share of this clip's words that the sound of one says, among 50 choices each."""
         grammar = words.choices(self.words, long_words())
-        heard = words.recognise(source.waveform, source.clip.sample_rate, grammar, len(self.words))
+        heard = words.recognise(sound.waveform, sound.clip.sample_rate, grammar, len(self.words))
         return words.accuracy(self.words, heard)

@@ -72,11 +72,11 @@ def words_of(results: Results, ceiling: Results) -> Rows:
 
 
 def said(results: Results, i: int) -> float:
-    return results[i].right_words()
+    return results[i].right_words
 
 
 def said_by_another(results: Results, i: int) -> float:
-    return results[i].right_words(*others(results, i, 1))
+    return results[i].right_words_in(*others(results, i, 1))
 
 
 # --- sync ------------------------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ four texts in a row two have words, and two have voices, that training never had
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ import torch
 from ..av import AV, Clip
 from ..data.synthetic import FPS, SAMPLE_RATE, SyntheticClip
 from ..pipeline import Bundle, Request, decode, generate
-from ..workers import Spread, workers
+from ..workers import workers
 from . import words
 from .held_out import TAKES, Result, draw_held_out
 from .judges import Row, Rows, face_of, picture_of, scene_of, sync_of, voice_of, words_of
@@ -100,10 +101,11 @@ def evaluate(
     chosen = [task for task in JUDGES if task in tasks]
     rows: Rows = {}
     total = len(chosen) * clips
-    with workers(partial(make, bundle), processes) as made:
-        for number, task in enumerate(chosen):
+    with workers(partial(clip_for, bundle, make), processes) as spread:
+        made = spread([one for task in chosen for one in asked_of(task, truths, seed)])
+        for number, task in enumerate(chosen):  # judged while the clips of the next one are made
             results = []
-            for i, result in enumerate(results_of(task, bundle, truths, seed, made), 1):
+            for i, result in enumerate(map(Result, islice(made, clips), truths), 1):
                 results.append(result)
                 count(number * clips + i, total)
             rows |= judged(task, results, ceiling)
@@ -143,16 +145,17 @@ def check(bundle: Bundle, clips: int, tasks: Sequence[str]) -> None:
 # --- clips -----------------------------------------------------------------------------------------------
 
 
-def results_of(
-    task: str, bundle: Bundle, truths: Sequence[SyntheticClip], seed: int, made: Spread
-) -> Iterator[Result]:
-    """The clip that each truth gets. Both takes are asked for with the seconds of the first."""
+def asked_of(task: str, truths: Sequence[SyntheticClip], seed: int) -> list[Request | SyntheticClip]:
+    """What each truth is made again from. Both takes are asked for with the seconds of the first."""
     if task == "codec":
-        clips = (recoded(bundle, truth) for truth in truths)
-    else:
-        seconds = [truths[i - i % TAKES].seconds for i in range(len(truths))]
-        clips = made(request(task, truth, seed + i, seconds[i]) for i, truth in enumerate(truths))
-    return map(Result, clips, truths)
+        return list(truths)
+    seconds = [truths[i - i % TAKES].seconds for i in range(len(truths))]
+    return [request(task, truth, seed + i, seconds[i]) for i, truth in enumerate(truths)]
+
+
+def clip_for(bundle: Bundle, make: Make, asked: Request | SyntheticClip) -> Clip:
+    """What the model makes of a request, and its codecs of a true clip."""
+    return recoded(bundle, asked) if isinstance(asked, SyntheticClip) else make(bundle, asked)
 
 
 def request(task: str, truth: SyntheticClip, seed: int, seconds: float) -> Request:

@@ -52,13 +52,6 @@ class Step(NamedTuple):
     clips: list[int]
 
 
-class Pass(NamedTuple):
-    """Places in a step that go through the model at once. idle: only to keep other processes company."""
-
-    places: list[int]
-    idle: bool = False
-
-
 class Drawn(NamedTuple):
     """A pass, ready for the model. names: of its clips; spoken: (b, n) token of each latent, or -1."""
 
@@ -90,13 +83,12 @@ class Batches:
         clips.sort(key=lambda clip: self.cache.shapes[clip])
         return Step(number, name, TASKS[name], couple, clips)
 
-    def passes(self, step: Step, process: int = 0, processes: int = 1) -> list[Pass]:
+    def passes(self, step: Step, process: int = 0, processes: int = 1) -> list[list[int]]:
         """This process's share of the places, in passes of one shape; as many for every process."""
         size = len(step.clips) // processes
         shares = [list(range(p * size, (p + 1) * size)) for p in range(processes)]
         cut = [list(self._runs(share, step.clips, -(-size // self.config.accumulate))) for share in shares]
-        own, longest = cut[process], max(map(len, cut))
-        return [Pass(places) for places in own] + [Pass(own[-1], idle=True)] * (longest - len(own))
+        return divided(cut[process], max(map(len, cut)))
 
     def _runs(self, share: list[int], clips: list[int], most: int) -> Iterator[list[int]]:
         for _, group in groupby(share, key=lambda place: self.cache.shapes[clips[place]]):
@@ -208,15 +200,26 @@ class Batches:
         alike = sorted(torch.randperm(count, generator=chance).tolist(), key=self.cache.shapes.__getitem__)
         start = int(torch.randint(count, (), generator=chance))  # else the same clips would always meet
         turned = [*alike[start:], *alike[:start]]
-        groups = [turned[i : i + size] for i in range(0, count, size)]
-        order = torch.randperm(len(groups), generator=chance).tolist()
-        return [clip for group in order for clip in groups[group]]
+        first, rest = turned[: -epoch * count % size], turned[-epoch * count % size :]
+        steps = len(rest) // size  # whole ones, behind that which the epoch before has begun
+        order = torch.randperm(steps, generator=chance).tolist()
+        between = [clip for step in order for clip in rest[step * size : (step + 1) * size]]
+        return [*first, *between, *rest[steps * size :]]
 
     def _chance(self, *key: object) -> torch.Generator:
         """A random stream that depends on the seed and the key alone."""
         text = "/".join(map(str, (self.config.seed, *key)))
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
         return torch.Generator("cpu").manual_seed(number)
+
+
+def divided(runs: list[list[int]], count: int) -> list[list[int]]:
+    """The longest run halved, again and again, until there are `count`."""
+    while len(runs) < count:
+        longest = max(runs, key=len)
+        at, half = runs.index(longest), len(longest) // 2
+        runs = [*runs[:at], longest[:half], longest[half:], *runs[at + 1 :]]
+    return runs
 
 
 def said_after(item: Item, seconds: float) -> Item:

@@ -113,15 +113,14 @@ class Trainer:
         """Gradients of all passes, and the losses of all processes."""
         passes = self.batches.passes(step, self.accelerator.process_index, self.accelerator.num_processes)
         share, tally = self.config.batch // self.accelerator.num_processes, Tally()
-        for i, one in enumerate(passes):
-            drawn = on_device(self.batches.draw(step, one.places), self.accelerator.device)
-            with self.gradients_meet(i + 1 == len(passes)):
+        for i, places in enumerate(passes, 1):
+            drawn = on_device(self.batches.draw(step, places), self.accelerator.device)
+            with self.gradients_meet(i == len(passes)):
                 losses = self.trainee(drawn)
-                self.accelerator.backward(self.total(losses) * (0.0 if one.idle else 1 / share))
-            if not one.idle:
-                values = {name: loss.detach().double().cpu() for name, loss in losses.items()}
-                self.check(values, drawn)
-                tally.add(values, drawn)
+                self.accelerator.backward(self.total(losses) / share)
+            values = {name: loss.detach().double().cpu() for name, loss in losses.items()}
+            self.check(values, drawn)
+            tally.add(values, drawn)
         tally.reduce(lambda one: self.accelerator.reduce(one.to(self.accelerator.device), "sum").cpu())
         return tally
 

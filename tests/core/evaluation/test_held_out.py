@@ -44,4 +44,4 @@ def test_its_tracks_are_of_its_clip(true_results: list[Result]) -> None:
     assert len(one.opening) == len(one.level) == len(one.clip.frames)
     assert torch.equal(one.first, one.clip.frames[0])
     assert one.reference.clip.waveform.shape == (1, len(one.truth.reference))
-    assert one.right_words() > 0.5 > one.right_words(other)
+    assert one.right_words > 0.5 > one.right_words_in(other)

@@ -40,7 +40,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(make_trainer):
     for accumulate in (1, 4):
         trainer = make_trainer("batch=8", f"accumulate={accumulate}", 'tasks={"tir2av": 1}')
         step = trainer.batches.step(0)
-        assert max(len(one.places) for one in trainer.batches.passes(step)) <= 8 // accumulate
+        assert max(len(one) for one in trainer.batches.passes(step)) <= 8 // accumulate
         tally = trainer.backward(step)
         gradients.append((tally.means(), [one.grad for one in trainer.parameters().values()]))
     (one, ours), (four, theirs) = gradients
