@@ -21,7 +21,8 @@ from ..unitalk_core.config import ModelConfig
 from ..unitalk_core.excerpt import take_voice
 from ..unitalk_core.media import fill_frames, resample
 from ..unitalk_core.models.audio_codec import AudioCodec
-from ..unitalk_core.models.markup import check_untagged, weighted_parts
+from ..unitalk_core.models.markup import check_untagged, weighted_parts, without_weights
+from ..unitalk_core.models.phonemes import left_out
 from ..unitalk_core.models.text_encoder import UMT5Config, clean_text
 from ..unitalk_core.models.video_vae import VideoVAE
 from ..unitalk_core.weights.loading import read_text_encoder
@@ -99,7 +100,8 @@ class SoundStage(nn.Module):
         if latent.ndim != 3 or latent.shape[1] != self.codec.channels:
             raise ValueError(
                 f"this audio VAE decodes sound (b, {self.codec.channels}, n), got {tuple(latent.shape)}; "
-                "begin with UniTalk Empty Latent, and for the picture take the Wan2.2 VAE"
+                "connect the one that the model was trained with, from UniTalk Load Audio VAE, and for the "
+                "picture the Wan2.2 VAE"
             )
 
     def check_given(self, waveform: Tensor) -> None:
@@ -204,13 +206,18 @@ def sound_memory(codec: AudioCodec, shape: Sequence[int], dtype: torch.dtype) ->
     return AUDIO_MEMORY * shape[-1] * codec.stride * dtype.itemsize
 
 
-def audio_codec_of(vae: Any) -> AudioCodec:
-    """The core's audio codec behind a VAE; ValueError for any other VAE."""
+def sound_stage_of(vae: Any) -> SoundStage:
+    """What is behind an audio VAE of the core; ValueError for any other VAE."""
     stage = getattr(vae, "first_stage_model", None)
     if not isinstance(stage, SoundStage):
         kind = type(stage).__name__
         raise ValueError(f"this node takes an audio VAE of UniTalk, got {kind}; use UniTalk Load Audio VAE")
-    return stage.codec
+    return stage
+
+
+def audio_codec_of(vae: Any) -> AudioCodec:
+    """The core's audio codec behind a VAE; ValueError for any other VAE."""
+    return sound_stage_of(vae).codec
 
 
 def encode_voice(vae: Any, audio: Any, longest: float, start: float | None) -> tuple[Tensor, str]:
@@ -266,13 +273,9 @@ def frames_in(vae: Any, latent: Tensor) -> int:
 
 def audio_codec_for(vae: Any, sound: Tensor) -> AudioCodec:
     """The core's audio codec behind a VAE; ValueError if it does not make latents like `sound`."""
-    codec = audio_codec_of(vae)
-    if sound.ndim != 3 or sound.shape[1] != codec.channels:
-        raise ValueError(
-            f"this audio VAE makes latents of {codec.channels} channels, the sound is {tuple(sound.shape)}; "
-            "connect the one that the model was trained with, from UniTalk Load Audio VAE"
-        )
-    return codec
+    stage = sound_stage_of(vae)
+    stage.check_latent(sound)
+    return stage.codec
 
 
 def audio_codec_for_model(vae: Any, config: ModelConfig) -> AudioCodec:
@@ -379,9 +382,14 @@ def umt5_patcher(path: Path, device: str, disable_dynamic: bool = False) -> Any:
 
 
 def encode_text(clip: Any, prompt: str) -> Any:
-    """A finished prompt -> CONDITIONING. Text for umT5 is cleaned as Wan does; `(word:1.2)` is a weight."""
+    """A finished prompt -> CONDITIONING. Text for umT5 is cleaned as Wan does; `(word:1.2)` is a weight.
+
+    What the miniature lacks of it is shown on the node.
+    """
     stage = getattr(clip, "cond_stage_model", None)
     if isinstance(stage, TextStage):
+        if lost := left_out(without_weights(prompt)):
+            host.say(f"left out, because this model does not know it: {', '.join(lost)}")
         return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
     if getattr(stage, "clip_name", None) != UMT5:
         raise ValueError(

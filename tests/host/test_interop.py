@@ -29,7 +29,7 @@ WRONG = {
         "LTX's latent, decoded": rf"\(1, 8, 20, 16\); {EMPTY}",
         "LTX's latent, vocoded": rf"\(1, 8, 20, 16\); {EMPTY}",
         "a picture of other channels, decoded": "48 latent channels, the picture 16; connect the Wan2.2 VAE",
-        "a sound of other channels, vocoded": r"of 20 channels, the sound is \(1, 40, 21\).* Load Audio VAE",
+        "a sound of other channels, vocoded": r"sound \(b, 20, n\), got \(1, 40, 21\); .* Load Audio VAE",
         "NaN, vocoded": "the audio latent holds NaN",
     },
     "wrong_vaes": {

@@ -292,6 +292,10 @@ def test_text_is_marked_up_and_read_as_the_stock_node_reads_it(measured):
     assert found["weights"] == [1, 1.5]
 
 
+def test_words_that_the_miniature_lacks_are_shown_on_the_node(measured):
+    assert measured("text")["said"] == ["left out, because this model does not know it: knight, 😀"]
+
+
 @pytest.mark.parametrize("sampler", ["joint", "ksampler"])
 def test_the_negative_of_a_stream_leads_that_stream_alone(measured, sampler):
     assert measured("negative")[sampler] == [[True, False], [False, True]]

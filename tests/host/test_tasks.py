@@ -22,7 +22,7 @@ SENTENCES = {
     "a sound too short": "0.31 s and the clip 0.67 s; set seconds of UniTalk Empty Latent to 0.31",
     "a sound too long": "1.25 s and the clip 0.67 s; .* choose trim",
     "the video VAE for sound": "use UniTalk Load Audio VAE",
-    "sound of another VAE": r"latents of 20 channels, the sound is \(1, 40, 21\); connect the one",
+    "sound of another VAE": r"sound \(b, 20, n\), got \(1, 40, 21\); connect the one",
     "no sound": "no audio stream; connect the one of UniTalk Empty Latent",
     "a clip twice": "connect previous, or images and audio, not both",
     "no clip": "no audio to continue",

@@ -1,4 +1,4 @@
-"""The closed vocabulary of the miniature's captions: what a face and a voice can be. Pure data.
+"""The closed vocabulary of the miniature's captions: what a face and a voice can be, and what else means it.
 
 The order is part of the stored vocabulary: add new words at the end of CAPTION_WORDS only.
 """
@@ -34,3 +34,10 @@ CAPTION_WORDS: tuple[str, ...] = tuple(
         )
     )
 )
+
+ALSO = {  # other words for these, and their spellings elsewhere
+    "gray": "grey", "blond": "blonde", "ginger": "red", "violet": "purple", "turquoise": "teal",
+    "girl": "woman", "lady": "woman", "boy": "man", "guy": "man", "pale": "light", "fair": "light",
+    "cheerful": "happy", "smiling": "happy", "unhappy": "sad", "mad": "angry", "furious": "angry",
+    "wears": "with", "wearing": "with",
+}  # fmt: skip

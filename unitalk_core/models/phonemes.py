@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from functools import cache, lru_cache
 
-from .captions import CAPTION_WORDS
+from .captions import ALSO, CAPTION_WORDS
 from .markup import weighted_parts
 from .spelling import LETTERS, sound_out, to_words
 
@@ -118,7 +118,7 @@ def _shown(text: str, length: int = 40) -> str:
 
 
 def caption_tokens(text: str) -> list[str]:
-    """The caption words in a scene or sound description, in order.
+    """The caption words in a scene or sound description, in order, `girl` as `woman`.
 
     Words that were never trained on are dropped and named in a warning of the log.
     """
@@ -128,12 +128,13 @@ def caption_tokens(text: str) -> list[str]:
 
 
 def _captions(text: str) -> list[str]:
-    return [f"#{word}" for word in _caption_words(text) if f"#{word}" in IDS]
+    tokens = (f"#{ALSO.get(word, word)}" for word in _caption_words(text))
+    return [token for token in tokens if token in IDS]
 
 
 def unknown_captions(text: str) -> list[str]:
     """What `caption_tokens` drops, each word once."""
-    return [word for word in dict.fromkeys(_caption_words(text)) if f"#{word}" not in IDS]
+    return [word for word in dict.fromkeys(_caption_words(text)) if f"#{ALSO.get(word, word)}" not in IDS]
 
 
 def _caption_words(text: str) -> list[str]:
@@ -153,6 +154,14 @@ def prompt_tokens(prompt: str) -> list[str]:
     for i, part in enumerate(parts[::2]):
         tokens += [SPEECH, *speech_tokens(part), END] if i % 2 else caption_tokens(part)
     return tokens
+
+
+def left_out(prompt: str) -> list[str]:
+    """What this language lacks of a finished prompt: words of its captions, characters of its speech."""
+    found = (
+        unspoken(part) if i % 2 else unknown_captions(part) for i, part in enumerate(_by_tags(prompt)[::2])
+    )
+    return [piece for part in found for piece in part]
 
 
 def _by_tags(prompt: str) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from unitalk_core.data.synthetic import spoken_words
-from unitalk_core.models.captions import CAPTION_WORDS
+from unitalk_core.models.captions import ALSO, CAPTION_WORDS
 from unitalk_core.models.markup import without_weights
 from unitalk_core.models.phonemes import (
     BOUNDARY,
@@ -19,11 +19,13 @@ from unitalk_core.models.phonemes import (
     PHONES,
     VOCABULARY,
     caption_tokens,
+    left_out,
     prompt_ids,
     prompt_tokens,
     pronounce,
     speech_tokens,
     token_weights,
+    unknown_captions,
     unspoken,
     vocabulary_hash,
 )
@@ -141,6 +143,36 @@ def test_a_prompt_has_captions_outside_and_phones_inside() -> None:
     assert tokens == ["#a", "#woman", "#red", "#hair", "<S>", "HH", "AY1", "<E>", "#low", "#voice"]
     assert caption_tokens("xylophone 你好") == []
     assert prompt_ids("<S>hi<E>", limit=4) == [IDS[t] for t in ("<S>", "HH", "AY1", "<E>")]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (
+            "A girl wearing glasses, ginger hair, gray background",
+            "a woman with glasses, red hair, grey background",
+        ),
+        ("a furious guy with blond hair", "a angry man with blonde hair"),
+    ],
+)
+def test_other_words_and_spellings_of_a_caption_mean_the_same(written: str, meant: str) -> None:
+    assert caption_tokens(written) == caption_tokens(meant)
+    assert unknown_captions(written) == []
+
+
+def test_every_other_word_means_a_caption_word_and_is_none() -> None:
+    assert set(ALSO.values()) <= set(CAPTION_WORDS)
+    assert not set(ALSO) & set(CAPTION_WORDS)
+
+
+def test_what_is_left_out_of_a_prompt_is_named_once_in_its_order() -> None:
+    assert left_out("a knight, red hair, a knight <S>go 你 home 😀<E> a low echo") == [
+        "knight",
+        "你",
+        "😀",
+        "echo",
+    ]
+    assert left_out("a woman <S>hello<E>") == left_out("") == []
 
 
 def test_an_empty_prompt_has_no_tokens_for_guidance() -> None:

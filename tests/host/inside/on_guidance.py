@@ -24,6 +24,7 @@ from rig import (
     measure,
     pair,
     run,
+    shown,
     worst,
 )
 
@@ -136,7 +137,7 @@ def box_and_parts() -> list[float]:
 
 def counted(model: Any, call: Callable[[Any], Any]) -> tuple[int, list[str]]:
     """Passes through the network while `call(model)` runs, and what the nodes show."""
-    passes, said, host = [], [], core("nodes.host")
+    passes = []
     clone = model.clone()
 
     def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -144,11 +145,8 @@ def counted(model: Any, call: Callable[[Any], Any]) -> tuple[int, list[str]]:
         return executor(*args, **kwargs)
 
     clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "count", count)
-    say, host.say = host.say, said.append
-    try:
+    with shown() as said:
         call(clone)
-    finally:
-        host.say = say
     return sum(passes), said
 
 

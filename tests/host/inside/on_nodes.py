@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from comfy.text_encoders import wan
 from reduced import piece_model
-from rig import HERE, NODES, core, empty, error_of, host_nodes, joint, measure, pair, run, worst
+from rig import HERE, NODES, core, empty, error_of, host_nodes, joint, measure, pair, run, shown, worst
 
 
 @measure
@@ -226,11 +226,15 @@ def text() -> dict[str, Any]:
     stock = NODES["CLIPTextEncode"]().encode(HERE.clip, prompt)[0]
     plain = run("UniTalkTextEncode", HERE.clip, "", "hello melody", "", "auto")[0]
     ovi = run("UniTalkTextEncode", HERE.clip, "A room.", "hello", "rain", "ovi-960")[1]
+    with shown() as said:
+        run("UniTalkTextEncode", HERE.clip, "a (knight:1.2), gray hair", "hello 😀", "", "auto")
+        run("UniTalkTextEncode", HERE.clip, "a woman", "hello", "", "auto")
     ratio = (ours[0][0] / plain[0][0])[plain[0][0].any(-1)]
     return {
         "prompt": prompt,
         "same": torch.equal(ours[0][0], stock[0][0]),
         "ovi": ovi,
+        "said": said,
         "weights": sorted({round(one, 4) for one in ratio.median(-1).values.tolist()}),
     }
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,17 @@ def error_of(call: Callable[[], Any]) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
+
+
+@contextmanager
+def shown() -> Iterator[list[str]]:
+    """What the nodes show meanwhile."""
+    host, said = core("nodes.host"), []
+    say, host.say = host.say, said.append
+    try:
+        yield said
+    finally:
+        host.say = say
 
 
 def worst(ours: Any, theirs: Any) -> float:
