@@ -382,14 +382,9 @@ def umt5_patcher(path: Path, device: str, disable_dynamic: bool = False) -> Any:
 
 
 def encode_text(clip: Any, prompt: str) -> Any:
-    """A finished prompt -> CONDITIONING. Text for umT5 is cleaned as Wan does; `(word:1.2)` is a weight.
-
-    What the miniature lacks of it is shown on the node.
-    """
+    """A finished prompt -> CONDITIONING. Text for umT5 is cleaned as Wan does; `(word:1.2)` is a weight."""
     stage = getattr(clip, "cond_stage_model", None)
     if isinstance(stage, TextStage):
-        if lost := left_out(without_weights(prompt)):
-            host.say(f"left out, because this model does not know it: {', '.join(lost)}")
         return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
     if getattr(stage, "clip_name", None) != UMT5:
         raise ValueError(
@@ -400,6 +395,15 @@ def encode_text(clip: Any, prompt: str) -> Any:
     if len(parts) == 1:
         return clip.encode_from_tokens_scheduled(clip.tokenize(parts[0][0], disable_weights=True))
     return clip.encode_from_tokens_scheduled(clip.tokenize("".join(in_host_syntax(*one) for one in parts)))
+
+
+def show_left_out(clip: Any, *prompts: str) -> None:
+    """Name on the node what the miniature lacks of these texts."""
+    if not isinstance(getattr(clip, "cond_stage_model", None), TextStage):
+        return
+    lost = dict.fromkeys(piece for prompt in prompts for piece in left_out(without_weights(prompt)))
+    if lost:
+        host.say(f"left out, because this model does not know it: {', '.join(lost)}")
 
 
 def in_host_syntax(text: str, weight: float) -> str:

@@ -60,6 +60,7 @@ class UniTalkTextEncode(io.ComfyNode):
         written = codecs.markup_of(clip) if markup == "auto" else markup
         prompt = build_prompt(written, scene, speech, sound)
         conditioning = codecs.encode_text(clip, prompt)
+        codecs.show_left_out(clip, prompt)
         if sound.strip():  # the model refuses a markup that it does not read
             conditioning = host.with_values(conditioning, {"markup": written})
         return io.NodeOutput(conditioning, prompt)
@@ -90,7 +91,9 @@ class UniTalkNegativeEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, picture: str, sound: str) -> io.NodeOutput:
-        return io.NodeOutput(codecs.encode_negative(clip, picture, sound))
+        negative = codecs.encode_negative(clip, picture, sound)
+        codecs.show_left_out(clip, picture, sound)
+        return io.NodeOutput(negative)
 
 
 class UniTalkReferenceAudioEncode(io.ComfyNode):

@@ -293,7 +293,8 @@ def test_text_is_marked_up_and_read_as_the_stock_node_reads_it(measured):
 
 
 def test_words_that_the_miniature_lacks_are_shown_on_the_node(measured):
-    assert measured("text")["said"] == ["left out, because this model does not know it: knight, 😀"]
+    told = "left out, because this model does not know it: "
+    assert measured("text")["said"] == [f"{told}knight, 😀", f"{told}blur, bad, echo"]
 
 
 @pytest.mark.parametrize("sampler", ["joint", "ksampler"])

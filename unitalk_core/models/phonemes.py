@@ -128,13 +128,16 @@ def caption_tokens(text: str) -> list[str]:
 
 
 def _captions(text: str) -> list[str]:
-    tokens = (f"#{ALSO.get(word, word)}" for word in _caption_words(text))
-    return [token for token in tokens if token in IDS]
+    return [token for token in map(_caption_token, _caption_words(text)) if token in IDS]
 
 
 def unknown_captions(text: str) -> list[str]:
     """What `caption_tokens` drops, each word once."""
-    return [word for word in dict.fromkeys(_caption_words(text)) if f"#{ALSO.get(word, word)}" not in IDS]
+    return [word for word in dict.fromkeys(_caption_words(text)) if _caption_token(word) not in IDS]
+
+
+def _caption_token(word: str) -> str:
+    return f"#{ALSO.get(word, word)}"
 
 
 def _caption_words(text: str) -> list[str]:

@@ -229,6 +229,7 @@ def text() -> dict[str, Any]:
     with shown() as said:
         run("UniTalkTextEncode", HERE.clip, "a (knight:1.2), gray hair", "hello 😀", "", "auto")
         run("UniTalkTextEncode", HERE.clip, "a woman", "hello", "", "auto")
+        run("UniTalkNegativeEncode", HERE.clip, "blur, (bad:1.2) hair", "an echo, blur")
     ratio = (ours[0][0] / plain[0][0])[plain[0][0].any(-1)]
     return {
         "prompt": prompt,
